@@ -1,0 +1,1 @@
+"""Geometry: tensors in, tensors out; no files, no video, no state."""

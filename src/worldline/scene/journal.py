@@ -1,0 +1,184 @@
+"""Stages that can be interrupted: each stage's arrays are kept under a content key, written by rename.
+
+A stage is computed once. Running the same command again finds its file and goes on behind it; a changed input,
+setting or version changes the key, so nothing stale is ever read. Results are handed on only in the form that is
+stored, so a resumed run sees the same bits as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+
+import worldline
+from worldline.errors import OutputError
+
+Arrays = dict[str, np.ndarray]
+
+
+class Progress(Protocol):
+    """What long work reports to: the command line draws a bar, a library user passes nothing."""
+
+    def stage(self, name: str) -> None:
+        """A new stage begins."""
+
+    def share(self, done: float) -> None:
+        """The share of the current stage that is done, 0 to 1."""
+
+    def note(self, sentence: str) -> None:
+        """Something the user should know."""
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def stage(self, name: str) -> None:
+        """Do nothing."""
+
+    def share(self, done: float) -> None:
+        """Do nothing."""
+
+    def note(self, sentence: str) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """What one stage cost: wall and CPU seconds of this process, peak memory so far, and whether it was found."""
+
+    name: str
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+    resumed: bool
+
+
+class Journal:
+    """Runs stages in order, keeps their results in `folder` (None: in memory only), and their times.
+
+    `key` is any JSON-like description of everything the stages depend on; each stage adds its name and settings.
+    """
+
+    def __init__(self, key: Any, folder: Path | None = None, progress: Progress | None = None) -> None:
+        self._key = content_key(worldline.__version__, key)
+        self._folder = folder
+        self.progress: Progress = progress or Silent()
+        self.times: list[StageTime] = []
+
+    def child(self, key: Any) -> Journal:
+        """A journal for work that depends on more: same folder, same progress and times, another key."""
+        other = Journal((self._key, key), self._folder, self.progress)
+        other.times = self.times
+        return other
+
+    def run(self, name: str, compute: Callable[[], Arrays], *, settings: Any = None) -> Arrays:
+        """The stage's arrays, from its file if it is there, else computed, stored, and then handed on.
+
+        Scalars and text may be stored as 0-d arrays; use `pack` and `unpack` for JSON-like values.
+        """
+        self.progress.stage(name)
+        wall, cpu = time.perf_counter(), time.process_time()
+        path = self._path(name, settings)
+        found = _read(path) if path is not None else None
+        if found is None:
+            arrays = {k: np.asarray(v) for k, v in compute().items()}
+            if path is not None:
+                _write(path, arrays)
+        else:
+            arrays = found
+        self.progress.share(1.0)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        self.times.append(
+            StageTime(name, time.perf_counter() - wall, time.process_time() - cpu, peak, resumed=found is not None)
+        )
+        return arrays
+
+    def _path(self, name: str, settings: Any) -> Path | None:
+        if self._folder is None:
+            return None
+        return self._folder / f"{name.replace('/', '-')}-{content_key(self._key, name, settings)[:16]}.npz"
+
+
+def pack(value: Any) -> np.ndarray:
+    """A JSON-like value (or dataclass) as a 0-d text array, to travel among a stage's arrays."""
+    return np.array(json.dumps(_plain(value)))
+
+
+def unpack(array: np.ndarray) -> Any:
+    """The value behind `pack`."""
+    return json.loads(str(array))
+
+
+def content_key(*parts: Any) -> str:
+    """A hash of JSON-like values, dataclasses, paths and arrays; equal content gives an equal key."""
+    digest = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(str((part.dtype, part.shape)).encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(json.dumps(_plain(part), sort_keys=True).encode())
+        digest.update(b"\x00")
+    return digest.hexdigest()
+
+
+def file_key(path: Path) -> str:
+    """A hash of a file's bytes, or of all files of a folder with their names."""
+    digest = hashlib.blake2b(digest_size=20)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {type(value).__name__: _plain(asdict(value))}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = [_plain(v) for v in value]
+        return sorted(items, key=str) if isinstance(value, (set, frozenset)) else items
+    if isinstance(value, (np.integer, np.floating, np.bool_)):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return content_key(value) if value.size > 64 else value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _read(path: Path) -> Arrays | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {k: stored[k] for k in stored.files}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, BadZipFile):
+        path.unlink(missing_ok=True)  # damaged on disk: computing again is always right
+        return None
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path.parent} ({error.strerror}); choose another output with -o.") from error

@@ -1,0 +1,50 @@
+"""Motion in the world: point tracks over time, and dense flow from a reference frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from worldline.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class WorldTracks:
+    """Points followed through the clip, in world coordinates.
+
+    Attributes:
+        points_world: (T, N, 3) float32, units of the scene; NaN where no position is claimed.
+        visible: (T, N) bool, seen by the camera in that frame.
+        sigma: (T, N) float32, standard deviation of the position, units of the scene.
+        colour: (N, 3) uint8. moving: (N,) bool. query_frame: (N,) int.
+    """
+
+    points_world: Float[np.ndarray, "t n 3"]
+    visible: Bool[np.ndarray, "t n"]
+    sigma: Float[np.ndarray, "t n"]
+    colour: UInt8[np.ndarray, "n 3"]
+    moving: Bool[np.ndarray, "n"]
+    query_frame: Int[np.ndarray, "n"]
+
+    def __post_init__(self) -> None:
+        shape = self.points_world.shape[:2]
+        if self.visible.shape != shape or self.sigma.shape != shape or len(self.colour) != shape[1]:
+            raise InputError("tracks, visibility, sigma and colour disagree in shape; give (T, N) for each.")
+
+    def __len__(self) -> int:
+        return int(self.points_world.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """Dense 3D motion from one frame: `displacement[t]` moves the points of frame `reference` to time t.
+
+    Attributes:
+        displacement: (T, H, W, 3) float32, world axes, units of the scene. valid: (T, H, W) bool.
+    """
+
+    reference: int
+    displacement: Float[np.ndarray, "t h w 3"]
+    valid: Bool[np.ndarray, "t h w"]

@@ -1,0 +1,143 @@
+"""Observations: all that is known before reconstruction, each item optional, each with its uncertainty and source.
+
+A sensor, a network, a file and an oracle fill the same fields; only `source` differs. Sizes may differ from the
+video's: a map of h x w covers the same image plane, so its uv is the video's times (w / W, h / H).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from worldline.errors import InputError, MissingObservation
+from worldline.geometry.camera import Camera
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an observation comes from: a cue model, a file, a sensor; the licence of the weights behind it, if any."""
+
+    name: str
+    licence: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class DepthMaps:
+    """Depth along the optical axis.
+
+    Attributes:
+        depth_z: (T, h, w) float32; metres if `metric`, else up to one scale for the clip. 0 or NaN: unknown.
+        sigma: (T, h, w) float32, standard deviation of log depth (so 0.05 is five per cent).
+        frame_scale_sigma: spread of an unknown log scale per frame (0: the maps share one scale).
+    """
+
+    depth_z: Float[np.ndarray, "t h w"]
+    sigma: Float[np.ndarray, "t h w"]
+    source: Source
+    metric: bool = False
+    frame_scale_sigma: float = 0.05
+
+    def __post_init__(self) -> None:
+        _same_shape("depth", self.depth_z, "its sigma", self.sigma)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelTracks:
+    """2D point tracks over the whole clip.
+
+    Attributes:
+        uv: (T, N, 2) float32, pixels of the video, centres at +0.5; any value where not visible.
+        visible: (T, N) bool.
+        sigma_px: (T, N) float32, standard deviation per axis in pixels.
+        query_frame: (N,) int, the frame in which a track was started.
+    """
+
+    uv: Float[np.ndarray, "t n 2"]
+    visible: Bool[np.ndarray, "t n"]
+    sigma_px: Float[np.ndarray, "t n"]
+    query_frame: Int[np.ndarray, "n"]
+    source: Source
+
+    def __post_init__(self) -> None:
+        _same_shape("tracks", self.uv[..., 0], "their visibility", self.visible)
+        _same_shape("tracks", self.uv[..., 0], "their sigma", self.sigma_px)
+        _same_shape("tracks", self.uv[0, :, 0], "their query frames", self.query_frame)
+
+
+@dataclass(frozen=True, eq=False)
+class MovingMasks:
+    """What moves by itself.
+
+    Attributes:
+        ids: (T, h, w) uint8: 0 static, else the number of a moving object (the same over time where known).
+        probability: (T, h, w) float32 in [0, 1] that the pixel moves; None means certain.
+    """
+
+    ids: Int[np.ndarray, "t h w"]
+    source: Source
+    probability: Float[np.ndarray, "t h w"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.probability is not None:
+            _same_shape("masks", self.ids, "their probability", self.probability)
+
+
+@dataclass(frozen=True, eq=False)
+class CameraPrior:
+    """Intrinsics with the relative uncertainty of the focal length (0: known exactly, kept fixed)."""
+
+    camera: Camera
+    focal_sigma: float
+    source: Source
+
+
+@dataclass(frozen=True, eq=False)
+class PosePrior:
+    """Known or estimated camera poses.
+
+    Attributes:
+        world_from_cam: (T, 4, 4) float64; valid: (T,) bool, which frames are known.
+        sigma_m: standard deviation of the centre (metres), sigma_rad: of the rotation (radians).
+        metric: whether translations are in metres.
+    """
+
+    world_from_cam: Float[np.ndarray, "t 4 4"]
+    valid: Bool[np.ndarray, "t"]
+    sigma_m: float
+    sigma_rad: float
+    source: Source
+    metric: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """The bundle of items; `require` turns a missing one into a sentence that says how to supply it."""
+
+    depth: DepthMaps | None = None
+    tracks: PixelTracks | None = None
+    moving: MovingMasks | None = None
+    camera: CameraPrior | None = None
+    poses: PosePrior | None = None
+    notes: tuple[str, ...] = ()
+
+    def require(self, names: Iterable[str]) -> None:
+        """Raise MissingObservation unless all named items are there."""
+        missing = [n for n in names if getattr(self, n) is None]
+        if missing:
+            raise MissingObservation(f"the engine needs {', '.join(missing)}; add them with worldline.observe(video).")
+
+    def merged(self, given: Observations | None) -> Observations:
+        """These observations with every item that `given` has replaced by it; the notes of both."""
+        if given is None:
+            return self
+        items = {f.name: getattr(given, f.name) for f in fields(given) if f.name != "notes"}
+        return replace(self, **{k: v for k, v in items.items() if v is not None}, notes=self.notes + given.notes)
+
+
+def _same_shape(what: str, a: np.ndarray, other: str, b: np.ndarray) -> None:
+    if a.shape != b.shape:
+        raise InputError(f"{what} has shape {a.shape} but {other} {b.shape}; they must agree.")
