@@ -1,0 +1,172 @@
+"""Cues: a video in, one item of Observations out. A file `cues/<kind>/<name>.py` is one cue model.
+
+A cue file has `Config` (a frozen dataclass) and `build(config) -> Cue`. Installed packages add cues through the
+entry-point group `worldline.cues`, each named like `depth/foo`. `observe` fills what an engine needs.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, TypeAlias
+
+from worldline.errors import InputError, MissingObservation
+from worldline.scene.journal import Journal
+from worldline.scene.observations import CameraPrior, DepthMaps, MovingMasks, Observations, PixelTracks, PosePrior
+from worldline.scene.video import Video
+
+KINDS = ("camera", "tracks", "moving", "depth")
+AUTO = {"camera": "selfcal", "tracks": "flow", "moving": "rigid", "depth": "motion"}
+"""What "auto" means for each kind; a video that knows its focal length takes its camera from there instead."""
+
+Item: TypeAlias = CameraPrior | PixelTracks | MovingMasks | DepthMaps | PosePrior
+_FIELD_OF = {
+    CameraPrior: "camera",
+    PixelTracks: "tracks",
+    MovingMasks: "moving",
+    DepthMaps: "depth",
+    PosePrior: "poses",
+}
+
+
+class Cue(Protocol):
+    """Makes one item of Observations from a video."""
+
+    needs: tuple[str, ...]
+    """Names of the Observations fields that must already be there."""
+
+    def __call__(self, video: Video, observed: Observations, journal: Journal) -> Item | Observations:
+        """The item, or several at once; items that are already observed are never replaced by it.
+
+        Work kept by `journal.run` must name in its settings what it takes from `observed`: the journal knows only
+        the video.
+        """
+        ...
+
+
+Choice: TypeAlias = Any
+"""A cue's name, "auto", the Config of a cue, or a Cue."""
+
+
+def cue_models(kind: str) -> list[str]:
+    """Names of all cues of a kind (camera, tracks, moving, depth): the files here and those of installed packages.
+
+    Raises:
+        InputError: no such kind.
+    """
+    if kind not in KINDS:
+        raise InputError(f"there is no kind of cue {kind!r}; choose one of {', '.join(KINDS)}.")
+    here = [m.name for m in pkgutil.iter_modules([str(Path(__file__).parent / kind)]) if not m.ispkg]
+    return sorted({*here, *(name for k, name in _installed() if k == kind)})
+
+
+def cue_module(kind: str, name: str) -> ModuleType:
+    """The module of a cue, with `Config` and `build`.
+
+    Raises:
+        InputError: no cue of that kind and name.
+    """
+    point = _installed().get((kind, name))
+    if point is not None:
+        return point.load()
+    if name not in cue_models(kind):
+        raise InputError(f"there is no {kind} cue {name!r}; choose one of {', '.join(cue_models(kind))}.")
+    return import_module(f"{__name__}.{kind}.{name}")
+
+
+def observe(
+    video: Video,
+    *,
+    needs: Iterable[str] = KINDS,
+    given: Observations | None = None,
+    depth: Choice = "auto",
+    tracks: Choice = "auto",
+    moving: Choice = "auto",
+    camera: Choice = "auto",
+    device: str = "auto",
+    journal: Journal | None = None,
+) -> Observations:
+    """What is known about a video: everything `given`, and what is needed and missing made by cues.
+
+    Each of depth, tracks, moving and camera is the name of a cue (`cue_models` lists them), the Config of one, a
+    Cue, or "auto". Cues that need other items get them first.
+
+    Raises:
+        InputError: a kind or name that does not exist, or cues that need each other.
+        MissingObservation: something is needed that no cue makes, such as poses.
+    """
+    chosen = {"depth": depth, "tracks": tracks, "moving": moving, "camera": camera}
+    work = _Work(video, chosen, device, journal or Journal(("observe", video.name)))
+    observed = given or Observations()
+    for kind in needs:
+        observed = work.fill(kind, observed, ())
+    return observed
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    video: Video
+    chosen: dict[str, Choice]
+    device: str
+    journal: Journal
+
+    def fill(self, kind: str, observed: Observations, waiting: tuple[str, ...]) -> Observations:
+        """The observations with `kind` in them, made after what its cue needs."""
+        if kind not in {f.name for f in fields(Observations)} - {"notes"}:
+            raise InputError(f"there is no observation {kind!r}; choose from {', '.join(KINDS)}.")
+        if getattr(observed, kind) is not None:
+            return observed
+        if kind in waiting:
+            raise InputError(f"the cues for {', '.join(waiting)} need each other; give one of them or choose another.")
+        if kind not in KINDS:
+            raise MissingObservation(f"{kind} are needed but no cue makes them alone; pass them in `given`.")
+        cue = self._cue(kind)
+        for need in cue.needs:
+            observed = self.fill(need, observed, (*waiting, kind))
+        if getattr(observed, kind) is not None:
+            return observed
+        return _merged(kind, observed, cue(self.video, observed, self.journal))
+
+    def _cue(self, kind: str) -> Cue:
+        choice = self.chosen[kind]
+        if isinstance(choice, str):
+            name = auto(kind, self.video) if choice == "auto" else choice
+            module = cue_module(kind, name)
+            return module.build(_on_device(module.Config(), self.device))
+        if callable(choice):
+            return choice
+        if is_dataclass(choice) and not isinstance(choice, type):
+            return sys.modules[type(choice).__module__].build(_on_device(choice, self.device))
+        raise InputError(f"{choice!r} is no {kind} cue; pass a name, the Config of a cue or a Cue.")
+
+
+def auto(kind: str, video: Video) -> str:
+    """The cue that "auto" stands for: a known focal length makes self-calibration needless."""
+    known = (video.facts or {}).get("focal_px")
+    return "exif" if kind == "camera" and known else AUTO[kind]
+
+
+def _on_device(config: Any, device: str) -> Any:
+    named = "device" in {f.name for f in fields(config)}
+    return replace(config, device=device) if named and device != "auto" else config
+
+
+def _merged(kind: str, observed: Observations, made: Item | Observations) -> Observations:
+    new = made if isinstance(made, Observations) else Observations(**{_FIELD_OF[type(made)]: made})  # type: ignore[arg-type]
+    if getattr(new, kind) is None:
+        raise MissingObservation(f"the {kind} cue made no {kind}; choose another of {', '.join(cue_models(kind))}.")
+    items = [(f, getattr(new, f)) for f in _FIELD_OF.values() if getattr(observed, f) is None]
+    notes = tuple(note for _, item in items if item is not None for note in item.source.notes)
+    fresh = tuple(n for n in (*new.notes, *notes) if n not in observed.notes)
+    return replace(new.merged(observed), notes=observed.notes + tuple(dict.fromkeys(fresh)))
+
+
+def _installed() -> dict[tuple[str, str], Any]:
+    points = entry_points(group="worldline.cues")
+    return {(p.name.partition("/")[0], p.name.partition("/")[2]): p for p in points}
