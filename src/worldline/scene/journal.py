@@ -72,6 +72,7 @@ class Journal:
     def __init__(self, key: Any, folder: Path | None = None, progress: Progress | None = None) -> None:
         self._key = content_key(worldline.__version__, key)
         self._folder = folder
+        self._kept: dict[str, Arrays] = {}
         self.progress: Progress = progress or Silent()
         self.times: list[StageTime] = []
 
@@ -79,6 +80,7 @@ class Journal:
         """A journal for work that depends on more: same folder, same progress and times, another key."""
         other = Journal((self._key, key), self._folder, self.progress)
         other.times = self.times
+        other._kept = self._kept
         return other
 
     def run(self, name: str, compute: Callable[[], Arrays], *, settings: Any = None) -> Arrays:
@@ -89,11 +91,14 @@ class Journal:
         self.progress.stage(name)
         wall, cpu = time.perf_counter(), time.process_time()
         path = self._path(name, settings)
-        found = _read(path) if path is not None else None
+        kept = content_key(self._key, name, settings)
+        found = _read(path) if path is not None else self._kept.get(kept)
         if found is None:
             arrays = {k: np.asarray(v) for k, v in compute().items()}
             if path is not None:
                 _write(path, arrays)
+            else:
+                self._kept[kept] = arrays
         else:
             arrays = found
         self.progress.share(1.0)
