@@ -1,0 +1,145 @@
+"""Bundle adjustment of cameras, one shared focal length, static points and per-frame depth scales.
+
+Source: Uni4D (arXiv 2503.21761) stage 2, with the focal really estimated, robust losses and a scale per depth map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.geometry import camera, se3
+from worldline.solve import terms
+from worldline.solve.problem import Solution, State, Stop, Term, minimise
+from worldline.solve.robust import GemanMcClure, Loss
+from worldline.solve.schur import Schur
+from worldline.solve.terms import PixelSamples
+
+
+@dataclass(frozen=True, eq=False)
+class DepthSamples:
+    """The depth cue at every sighting: log depth, its sigma, and how much the frame's log scale may vary."""
+
+    log_depth: Float[Tensor, "m"]
+    sigma: Float[Tensor, "m"]
+    scale_sigma: float
+
+
+@dataclass(frozen=True, eq=False)
+class BundleResult:
+    """Cameras, focal, points and scales after a bundle adjustment, and how it ended.
+
+    `square` is the squared, whitened reprojection error of every sighting (2 expected for perfect noise).
+    """
+
+    world_from_cam: Float[Tensor, "t 4 4"]
+    intrinsics: Float[Tensor, "4"]
+    points: Float[Tensor, "n 3"]
+    log_depth_scale: Float[Tensor, "t 1"]
+    square: Float[Tensor, "m"]
+    solution: Solution
+
+
+def adjust(
+    samples: PixelSamples,
+    world_from_cam: Float[Tensor, "t 4 4"],
+    intrinsics: Float[Tensor, "4"],
+    points: Float[Tensor, "n 3"],
+    *,
+    focal_sigma: float = 0.0,
+    focal_prior: float | None = None,
+    depth: DepthSamples | None = None,
+    log_depth_scale: Float[Tensor, "t 1"] | None = None,
+    loss: Loss | None = None,
+    free: Iterable[str] | None = None,
+    extra: Iterable[Term] = (),
+    stop: Stop | None = None,
+) -> BundleResult:
+    """Fit cameras and structure to sightings; frame 0 stays where it is.
+
+    Args:
+        samples: sightings; their rows index world_from_cam and points.
+        intrinsics: fx, fy, cx, cy; the focal is scaled as a whole (one unknown).
+        focal_sigma: prior spread of the log focal around `focal_prior` (pixels, default the given one); 0 keeps it.
+        depth: the depth cue at the sightings; without it the overall scale is held by a weak prior on the baseline.
+        free: names of the variables to move, default all that the inputs determine.
+        extra: further terms on the same variables.
+
+    Raises:
+        SolveFailed: the start is not finite.
+    """
+    count, like = len(world_from_cam), points
+    state: State = {
+        "world_from_cam": world_from_cam,
+        "points": points,
+        "log_focal": like.new_zeros(1, 1),
+        "log_depth_scale": like.new_zeros(count, 1) if log_depth_scale is None else log_depth_scale,
+    }
+    parts = [terms.reprojection(samples, intrinsics, loss or GemanMcClure(4.0)), *extra, *_gauge(world_from_cam, depth)]
+    wanted = {"world_from_cam", "points"}
+    if focal_sigma > 0:
+        wanted.add("log_focal")
+        start = float(intrinsics[:2].mean())
+        mean = like.new_full((1, 1), 0.0) if focal_prior is None else like.new_full((1, 1), focal_prior / start).log()
+        parts.append(terms.prior("log_focal", mean, focal_sigma))
+    if depth is not None:
+        parts.append(terms.log_depth(samples, depth.log_depth, depth.sigma, GemanMcClure(4.0)))
+        parts.append(terms.prior("log_depth_scale", torch.zeros_like(state["log_depth_scale"]), depth.scale_sigma))
+        wanted.add("log_depth_scale")
+    solution = minimise(state, parts, wanted if free is None else free, Schur("points"), stop)
+    out = solution.state
+    intrinsics = torch.cat([intrinsics[:2] * out["log_focal"][0].exp(), intrinsics[2:]])
+    square = parts[0].squares(out)
+    return BundleResult(out["world_from_cam"], intrinsics, out["points"], out["log_depth_scale"], square, solution)
+
+
+def _gauge(world_from_cam: Tensor, depth: DepthSamples | None) -> list[Term]:
+    """Six (seven without depth) numbers that no sighting determines, held where they start."""
+    first = torch.zeros(1, dtype=torch.long, device=world_from_cam.device)
+    held = [terms.motion_prior(world_from_cam, first, 1e-6, 1e-6)]
+    if depth is None and len(world_from_cam) > 1:
+        reach = (world_from_cam[:, :3, 3] - world_from_cam[0, :3, 3]).norm(dim=-1)
+        far = reach.argmax()[None]
+        if float(reach.max()) > 0:
+            held.append(_baseline_prior(world_from_cam, far))
+    return held
+
+
+def _baseline_prior(world_from_cam: Tensor, far: Tensor) -> Term:
+    first = torch.zeros_like(far)
+    length = (world_from_cam[far, :3, 3] - world_from_cam[first, :3, 3]).norm(dim=-1, keepdim=True)
+
+    def residual(a: Tensor, b: Tensor) -> Tensor:
+        return ((a[:, :3, 3] - b[:, :3, 3]).norm(dim=-1, keepdim=True) / length - 1) / 1e-4
+
+    return Term("baseline", (("world_from_cam", first), ("world_from_cam", far)), residual)
+
+
+def triangulate(
+    samples: PixelSamples,
+    world_from_cam: Float[Tensor, "t 4 4"],
+    intrinsics: Float[Tensor, "4"],
+    points: Float[Tensor, "n 3"],
+    *,
+    depth: DepthSamples | None = None,
+    log_depth_scale: Float[Tensor, "t 1"] | None = None,
+    loss: Loss | None = None,
+    stop: Stop | None = None,
+) -> BundleResult:
+    """The points alone, cameras fixed: every point is its own 3x3 problem, solved all at once."""
+    return adjust(
+        samples, world_from_cam, intrinsics, points, depth=depth, log_depth_scale=log_depth_scale, loss=loss,
+        free={"points"}, stop=stop or Stop(steps=8, tolerance=1e-4),
+    )  # fmt: skip
+
+
+def cast(
+    uv: Float[Tensor, "m 2"], depth_z: Float[Tensor, "m"], world_from_cam: Float[Tensor, "m 4 4"], intrinsics: Tensor
+) -> Float[Tensor, "m 3"]:
+    """World points of pixels at a depth, each in its own camera."""
+    points_cam = camera.unproject(uv, depth_z, intrinsics)
+    return se3.apply(world_from_cam, points_cam[:, None])[:, 0]
