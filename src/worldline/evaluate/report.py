@@ -1,0 +1,188 @@
+"""The report: a scene against the truth, every number with the protocol, alignments and frames it was taken on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from worldline.evaluate import depth, masks, motion, paths
+from worldline.evaluate.correspondence import FramePairs, nearest_frame, paired_frames, paired_tracks, static_alignment
+from worldline.evaluate.protocols import Protocol
+from worldline.evaluate.protocols import protocol as named_protocol
+from worldline.scene.scene import Scene
+
+
+@dataclass(frozen=True)
+class Report:
+    """Numbers and all that is needed to compare them with others.
+
+    Attributes:
+        scene, truth: names. metrics: name -> value, the unit at the end of the name (`ate_m`, `rpe_r_deg`,
+        `focal_error_pct`; without one a share or a ratio); NaN where a quantity is not defined.
+        protocol: how it was compared. alignment: what was applied to the estimate, per quantity.
+        frames: indices of the scene's frames that were compared. notes: sentences for the reader.
+    """
+
+    scene: str
+    truth: str
+    metrics: Mapping[str, float]
+    protocol: Protocol
+    alignment: Mapping[str, str] = field(default_factory=dict)
+    frames: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`; undefined numbers are None."""
+        plain = asdict(self)
+        plain["metrics"] = {k: v if math.isfinite(v) else None for k, v in self.metrics.items()}
+        return plain
+
+    def as_text(self) -> str:
+        """A table for people."""
+        width = max((len(name) for name in self.metrics), default=0)
+        rows = [f"  {name:<{width}}  {_number(value):>10}" for name, value in self.metrics.items()]
+        how = [f"  {what} alignment: {name}" for what, name in self.alignment.items()]
+        head = f"{self.scene} against {self.truth}, protocol {self.protocol.name}, {len(self.frames)} frames"
+        return "\n".join([head, *rows, *how, *(f"  note: {note}" for note in self.notes)])
+
+
+def evaluate(scene: Scene, truth: Scene, *, protocol: str | Protocol = "default") -> Report:
+    """Compare a scene with the true one, quantity by quantity.
+
+    Frames are paired by time stamps, or by count where no stamps agree. True maps are brought to the scene's grid
+    by nearest pixel. Depth and tracks are judged on truly static and truly moving parts by themselves. Tracks are
+    compared where they start within `match_px` of a true track, after one alignment on static pixels.
+
+    Raises:
+        InputError: no common frames, or an unknown protocol.
+    """
+    rules = named_protocol(protocol)
+    pairs = paired_frames(scene.times_s, truth.times_s, max_gap_s=rules.max_gap_s)
+    parts = [
+        _path_part(scene, truth.world_from_cam[pairs.truth], pairs, rules),
+        _camera_part(scene, truth, pairs),
+        _map_part(scene, truth, pairs, rules),
+        _track_part(scene, truth, pairs, rules),
+    ]
+    return _report(scene, truth.name, pairs, rules, parts)
+
+
+def evaluate_path(
+    scene: Scene,
+    times_s: Float[np.ndarray, "t"],
+    world_from_cam: Float[np.ndarray, "t 4 4"],
+    *,
+    protocol: str | Protocol = "default",
+    truth_name: str = "path",
+) -> Report:
+    """Compare a scene's cameras with a true path (seconds, camera to world), where nothing else is known.
+
+    Raises:
+        InputError: no common time stamps, poses that are not finite, or an unknown protocol.
+    """
+    rules = named_protocol(protocol)
+    paths.checked(world_from_cam, "the true path")
+    pairs = paired_frames(scene.times_s, np.asarray(times_s, dtype=np.float64), max_gap_s=rules.max_gap_s)
+    return _report(scene, truth_name, pairs, rules, [_path_part(scene, world_from_cam[pairs.truth], pairs, rules)])
+
+
+@dataclass(frozen=True)
+class _Part:
+    metrics: Mapping[str, float]
+    alignment: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def _report(scene: Scene, truth_name: str, pairs: FramePairs, rules: Protocol, parts: list[_Part]) -> Report:
+    return Report(
+        scene=scene.name,
+        truth=truth_name,
+        metrics={name: value for part in parts for name, value in part.metrics.items()},
+        protocol=rules,
+        alignment={what: name for part in parts for what, name in part.alignment.items()},
+        frames=tuple(int(f) for f in pairs.estimate),
+        notes=(pairs.how + ".", *(note for part in parts for note in part.notes)),
+    )
+
+
+def _path_part(scene: Scene, truth: np.ndarray, pairs: FramePairs, rules: Protocol) -> _Part:
+    estimate = scene.world_from_cam[pairs.estimate]
+    found = paths.path_scores(estimate, truth, alignment=rules.path_alignment, delta=rules.rpe_delta)
+    names = ("ate_m", "ate_pct", "rpe_t_m", "rpe_r_deg", "path_length_m")
+    metrics = {name: getattr(found, name) for name in names}
+    if scene.metric and rules.path_alignment == "sim3":
+        metrics["ate_se3_m"] = paths.path_scores(estimate, truth, alignment="se3").ate_m
+        metrics["scale_error_pct"] = 100 * (1 / found.alignment.scale - 1)
+    return _Part(metrics, {"path": found.alignment.name})
+
+
+def _camera_part(scene: Scene, truth: Scene, pairs: FramePairs) -> _Part:
+    """Focal length in image widths, so that the two may have different sizes."""
+    focal = scene.camera.frames(len(scene))[pairs.estimate, 0].mean() / scene.width
+    true_focal = truth.camera.frames(len(truth))[pairs.truth, 0].mean() / truth.width
+    return _Part({"focal_error_pct": float(100 * (focal / true_focal - 1))})
+
+
+def _map_part(scene: Scene, truth: Scene, pairs: FramePairs, rules: Protocol) -> _Part:
+    size = scene.height, scene.width
+    true_z = np.stack([nearest_frame(_known_depth(truth, g), *size) for g in pairs.truth])
+    true_moving = np.stack([nearest_frame(np.asarray(truth.moving[g]), *size) for g in pairs.truth])
+    depth_z = np.stack([_known_depth(scene, f) for f in pairs.estimate])
+    similarity = masks.region_similarity(np.stack([np.asarray(scene.moving[f]) for f in pairs.estimate]), true_moving)
+    metrics = {"mask_j": masks.mean_over_frames(similarity, skip_ends=rules.mask_skip_ends)}
+    where = depth.regions(true_moving)
+    fit_on = where[rules.depth_fit_on]
+    if not ((true_z > 0) & (depth_z > 0) & fit_on).any():
+        return _Part(metrics, notes=("depth is not compared: no pixel has both a depth and a true depth.",))
+    found = depth.align(depth_z, true_z, fit_on, name=rules.depth_alignment)
+    for region, suffix in (("all", ""), ("static", "_static"), ("moving", "_moving")):
+        compared = depth.scores(
+            depth_z, true_z, where[region], found, cap_m=rules.depth_cap_m, weighting=rules.depth_weighting
+        )
+        metrics |= depth.named(compared, "depth_", suffix)
+    if scene.metric and truth.metric and rules.depth_alignment != "none":
+        raw = depth.scores(depth_z, true_z, where["all"], depth.align(depth_z, true_z, fit_on, name="none"))
+        metrics["depth_abs_rel_unaligned"] = raw.abs_rel
+    return _Part(metrics, {"depth": f"{found.name}, found on {rules.depth_fit_on} pixels"})
+
+
+def _track_part(scene: Scene, truth: Scene, pairs: FramePairs, rules: Protocol) -> _Part:
+    if scene.tracks is None or truth.tracks is None:
+        return _Part({})
+    found = static_alignment(scene, truth, pairs, kind=rules.track_alignment)
+    how = "on static pixels"
+    if found is None:
+        estimate, true = scene.world_from_cam[pairs.estimate], truth.world_from_cam[pairs.truth]
+        found = paths.path_scores(estimate, true, alignment=rules.track_alignment).alignment
+        how = "of the path"
+    matched = paired_tracks(scene, truth, pairs, found, match_px=rules.match_px)
+    if matched is None:
+        return _Part({}, notes=("tracks are not compared: no track starts where a true one is.",))
+    metrics = {"track_matched": matched.matched}
+    for name, among, covered in (
+        ("static", ~matched.moving, matched.covered_static),
+        ("moving", matched.moving, matched.covered),
+    ):
+        scores = motion.track_scores(matched.points, matched.truth, matched.visible & among)
+        metrics |= {
+            f"track_epe_{name}_m": scores.epe_m,
+            f"track_epe_median_{name}_m": scores.epe_median_m,
+            f"track_apd_{name}": scores.apd,
+            f"track_flow_epe_{name}_m": scores.flow_epe_m,
+            f"track_coverage_{name}": covered,
+        }
+    return _Part(metrics, {"tracks": f"{found.name} {how}"})
+
+
+def _known_depth(scene: Scene, frame: int) -> np.ndarray:
+    """Depth of a frame, 0 where it is not known."""
+    return np.where(np.asarray(scene.valid[frame]), np.asarray(scene.depth_z[frame]), 0.0).astype(np.float32)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "-"
