@@ -1,0 +1,91 @@
+"""`worldline reconstruct`: a video in, a 4D scene with a page and stills out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from worldline.cli.progress import shown
+from worldline.run import Finished, Reading, Request, reconstruct_into
+from worldline.run.reconstruction import DEFAULT_MAX_SIDE, Product, default_output
+from worldline.view.page import page
+from worldline.view.snapshot import stills
+
+PRODUCTS: dict[str, Product] = {"page.html": page, "stills": stills}
+
+
+def run(
+    source: Annotated[Path, arg(metavar="INPUT"), Positional],
+    /,
+    out: Annotated[Path | None, arg(aliases=["-o"], metavar="OUT")] = None,
+    *,
+    engine: Annotated[str, arg(metavar="NAME")] = "auto",
+    focal: Annotated[float | None, arg(metavar="PX")] = None,
+    fov: Annotated[float | None, arg(metavar="DEG")] = None,
+    every: Annotated[int, arg(metavar="N")] = 1,
+    start: Annotated[float | None, arg(metavar="S")] = None,
+    end: Annotated[float | None, arg(metavar="S")] = None,
+    max_frames: Annotated[int | None, arg(metavar="N")] = None,
+    max_side: Annotated[int, arg(metavar="N")] = DEFAULT_MAX_SIDE,
+    overwrite: bool = False,
+    keep_stages: bool = False,
+    as_json: Annotated[bool, arg(name="json")] = False,
+    quiet: bool = False,
+) -> None:
+    """Reconstruct a video: scene/, page.html, stills/, log.txt and run.json in one folder.
+
+    An interrupted run goes on where it was when the same command is given again.
+
+    Args:
+        source: a video file or a folder of images
+        out: output folder (default: <input name>_worldline in the current directory)
+        engine: the method; auto takes the best one that runs here
+        focal: known focal length in pixels of the original image
+        fov: known horizontal field of view in degrees
+        every: use every n-th frame
+        start: begin at this time, in seconds
+        end: stop at this time, in seconds
+        max_frames: use at most this many frames
+        max_side: shrink frames whose longer side is larger
+        overwrite: replace what is in the output folder
+        keep_stages: keep the intermediate arrays
+        as_json: print the record of the run as JSON, and nothing else, on stdout
+        quiet: show no progress
+    """
+    reading = Reading(every=every, start_s=start, end_s=end, max_frames=max_frames, max_side=max_side)
+    request = Request(source=source, engine=engine, focal_px=focal, fov_deg=fov, reading=reading)
+    with shown(quiet=quiet) as progress:
+        finished = reconstruct_into(
+            out or default_output(source),
+            request,
+            products=PRODUCTS,
+            overwrite=overwrite,
+            keep_stages=keep_stages,
+            progress=progress,
+        )
+    print(
+        json.dumps({"out": str(finished.out), "found": finished.found, **finished.record}, indent=1)
+    ) if as_json else (print(summary(finished)))
+
+
+def summary(finished: Finished) -> str:
+    """What a run made and where, for people."""
+    record, out = finished.record, finished.out
+    scene = record["scene"]
+    head = (
+        f"already done ({record['finished']}); pass --overwrite to do it again"
+        if finished.found
+        else f"done in {record['wall_s']:.1f} s"
+    )
+    lines = [
+        f"{out}: {head}",
+        f"  {scene['frames']} frames of {scene['size'][0]}x{scene['size'][1]}, "
+        f"focal length {scene['focal_px']:.0f} px ({scene['fov_deg']:.0f} degrees), "
+        f"{scene['static_points']} static points, {scene['moving_tracks']} moving tracks",
+        f"  look at it: {out / 'page.html'} (any browser), {out / 'stills'}; times in {out / 'log.txt'}",
+        *(f"  note: {note}" for note in record["notes"]),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,284 @@
+"""One reconstruction: read, observe, engine, scene; as a value, or into a folder that survives interruption."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+import worldline
+from worldline import cues
+from worldline.engines import engine_module
+from worldline.errors import InputError
+from worldline.geometry.camera import Camera
+from worldline.io.video_files import read_video
+from worldline.run import output_folder
+from worldline.run.stage_log import log_text
+from worldline.scene.journal import Journal, Progress, StageTime, content_key, file_key
+from worldline.scene.observations import CameraPrior, Observations, Source
+from worldline.scene.scene import Scene, Step
+from worldline.scene.store import load, save
+from worldline.scene.video import Video
+
+DEFAULT_ENGINE = "uni4d"
+DEFAULT_MAX_SIDE = 1024
+
+Product = Callable[[Scene, Path], Any]
+"""Makes one file or folder from a scene, for example a page: `(scene, path) -> None`."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which frames of the input are used, and how large: every n-th, a span in seconds, a cap on count and side."""
+
+    every: int = 1
+    start_s: float | None = None
+    end_s: float | None = None
+    max_frames: int | None = None
+    max_side: int | None = DEFAULT_MAX_SIDE
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to reconstruct. Everything here changes the result, so all of it is in the run's key.
+
+    Attributes:
+        source: a video file or a folder of images.
+        focal_px: known focal length in pixels of the original image; fov_deg: known horizontal field of view.
+    """
+
+    source: Path
+    engine: str = "auto"
+    focal_px: float | None = None
+    fov_deg: float | None = None
+    reading: Reading = Reading()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Where a run's results are, its record (the content of run.json), and whether it was there before."""
+
+    out: Path
+    record: Mapping[str, Any]
+    found: bool
+
+    @property
+    def scene(self) -> Scene:
+        """The scene on disk, its maps read lazily."""
+        return load(self.out / "scene")
+
+
+def reconstruct(
+    video_or_path: Video | str | Path,
+    observed: Observations | None = None,
+    *,
+    engine: str = "auto",
+    config: Any = None,
+    device: str = "auto",
+    journal: Journal | None = None,
+) -> Scene:
+    """Reconstruct a scene from a video (or its path) and whatever is already known about it.
+
+    Args:
+        observed: known depth, tracks, masks, camera or poses; what the engine needs beyond them is made from the video.
+        engine: a name from `worldline.engines()`; config: that engine's `Config`, or None for its defaults.
+        device: "auto", "cpu" or "cuda", for cues and engines that have the choice.
+        journal: keeps the stages in a folder so that they can be resumed; None writes nothing.
+
+    Raises:
+        InputError: the input cannot be used, or has fewer than two frames. SolveFailed: nothing could be solved.
+    """
+    journal = journal or Journal("in memory")
+    video = video_or_path
+    if not isinstance(video, Video):
+        video = read_video(Path(video), max_side=DEFAULT_MAX_SIDE)
+    _require_motion(video)
+    module = engine_module(DEFAULT_ENGINE if engine == "auto" else engine)
+    solve = module.build(_on_device(module.Config() if config is None else config, device))
+    known = cues.observe(video, needs=solve.needs, given=observed, device=device, journal=journal)
+    scene = solve(video, known, journal)
+    return replace(scene, notes=_once((*video.notes, *known.notes, *scene.notes)))
+
+
+def reconstruct_into(
+    out: Path,
+    request: Request,
+    *,
+    products: Mapping[str, Product] | None = None,
+    overwrite: bool = False,
+    keep_stages: bool = False,
+    progress: Progress | None = None,
+) -> Finished:
+    """Reconstruct into a folder: scene/, the products, log.txt, and run.json last.
+
+    The same request again finds a finished run, or goes on behind the last finished stage of an interrupted one.
+
+    Args:
+        products: name in the folder -> function that makes it from the scene.
+
+    Raises:
+        InputError, FormatError: the input cannot be used. OutputError: `out` holds something else or cannot be written.
+    """
+    _check(request)
+    output_folder.refuse_inside(out, request.source)
+    key = content_key(worldline.__version__, file_key(request.source), replace(request, source=Path()))
+    if not overwrite and (record := output_folder.record_of(out, key)) is not None:
+        return Finished(out, record, found=True)
+    with output_folder.claimed(out, key, overwrite=overwrite) as stages:
+        journal = Journal(key, stages, progress)
+        started = time.perf_counter()
+        scene = _scene_on_disk(request, stages, journal)
+        _make(products or {}, scene, stages / "ready", journal)
+        record = _record(request, key, scene, journal, wall_s=time.perf_counter() - started)
+        (stages / "ready" / "log.txt").write_text(log_text(record))
+        pieces = ["scene", *(products or {}), "log.txt"]
+        output_folder.publish(out, pieces, record, keep_stages=keep_stages)
+    return Finished(out, {**record, "pieces": pieces}, found=False)
+
+
+def default_output(source: Path) -> Path:
+    """The output folder when none is named: in the current directory, after the input."""
+    path = source.resolve()
+    return Path(f"{path.name if path.is_dir() else path.stem}_worldline")
+
+
+def _check(request: Request) -> None:
+    if not request.source.exists():
+        raise InputError(f"{request.source} does not exist; give a video file or a folder of images.")
+    if request.focal_px is not None and request.fov_deg is not None:
+        raise InputError("both a focal length and a field of view were given; give only one.")
+    if request.focal_px is not None and not 0 < request.focal_px < np.inf:
+        raise InputError(f"the focal length must be positive, not {request.focal_px}; give it in pixels.")
+    if request.fov_deg is not None and not 1 < request.fov_deg < 179:
+        raise InputError(f"the field of view must lie between 1 and 179 degrees, not {request.fov_deg}; check --fov.")
+
+
+def _scene_on_disk(request: Request, stages: Path, journal: Journal) -> Scene:
+    """The scene as it will be handed over: a run that was stopped after the scene was written begins there."""
+    path = stages / "ready" / "scene"
+    if not path.exists():
+        with _timed(journal, "read"):
+            video = read_video(
+                request.source, **asdict(request.reading), cache=stages / "frames", progress=journal.progress
+            )
+        for note in video.notes:
+            journal.progress.note(note)
+        scene = reconstruct(video, _known(request, video), engine=request.engine, journal=journal)
+        with _timed(journal, "save"):
+            first = Step("read", asdict(request.reading), _size_facts(video))
+            save(replace(scene, history=(first, *scene.history)), path)
+    return load(path)
+
+
+def _make(products: Mapping[str, Product], scene: Scene, ready: Path, journal: Journal) -> None:
+    for name, make in products.items():
+        if not (ready / name).exists():
+            with _timed(journal, name):
+                make(scene, ready / name)
+
+
+def _known(request: Request, video: Video) -> Observations | None:
+    camera = known_camera(request, video)
+    if camera is None:
+        return None
+    return Observations(camera=CameraPrior(camera, focal_sigma=0.0, source=Source("given on the command line")))
+
+
+def known_camera(request: Request, video: Video) -> Camera | None:
+    """The camera of the stored frames from what was said about the original ones; None if nothing was."""
+    if video.original_size is None or video.original_from_stored is None:
+        return None
+    if request.focal_px is not None:
+        original = Camera.from_focal(request.focal_px, *video.original_size)
+    elif request.fov_deg is not None:
+        original = Camera.from_fov_deg(request.fov_deg, *video.original_size)
+    else:
+        return None
+    scale = np.diag(video.original_from_stored)[:2]
+    focal, centre = original.intrinsics[:2], original.intrinsics[2:]
+    return Camera(
+        np.concatenate([focal / scale, (centre - video.original_from_stored[:2, 2]) / scale]), video.width, video.height
+    )
+
+
+def _on_device(config: Any, device: str) -> Any:
+    has_choice = "device" in {f.name for f in fields(config)}
+    return replace(config, device=device) if has_choice and device != "auto" else config
+
+
+def _require_motion(video: Video) -> None:
+    if len(video) < 2:
+        raise InputError(
+            f"{video.name} has {len(video)} frame, and motion needs at least two; "
+            "for a single image give a second view, or the clip it was taken from."
+        )
+
+
+@contextmanager
+def _timed(journal: Journal, name: str) -> Iterator[None]:
+    """A stage whose result is a file of its own rather than arrays in the journal."""
+    journal.progress.stage(name)
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    journal.times.append(StageTime(name, time.perf_counter() - wall, time.process_time() - cpu, peak, resumed=False))
+    journal.progress.share(1.0)
+
+
+def _size_facts(video: Video) -> dict[str, Any]:
+    width, height = video.original_size or (video.width, video.height)
+    return {
+        "frames": len(video),
+        "seconds": float(video.times_s[-1] - video.times_s[0]),
+        "size": [video.width, video.height],
+        "original_size": [width, height],
+        "shrunk": (width, height) != (video.width, video.height),
+    }
+
+
+def _record(request: Request, key: str, scene: Scene, journal: Journal, *, wall_s: float) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "key": key,
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "request": {**asdict(request), "source": str(request.source)},
+        "scene": {
+            "frames": len(scene),
+            "size": [scene.width, scene.height],
+            "focal_px": scene.camera.focal,
+            "fov_deg": scene.camera.fov_deg,
+            "metric": scene.metric,
+            "static_points": 0 if scene.static_points is None else len(scene.static_points),
+            "tracks": 0 if scene.tracks is None else len(scene.tracks),
+            "moving_tracks": 0 if scene.tracks is None else int(scene.tracks.moving.sum()),
+        },
+        "wall_s": wall_s,
+        "stages": [asdict(t) for t in journal.times],
+        "notes": list(scene.notes),
+        "versions": _versions(),
+        "threads": {"torch": torch.get_num_threads(), "opencv": cv2.getNumThreads(), "cpus": os.cpu_count()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "numpy", "scipy", "opencv-python-headless", "av", "zarr")
+    return {
+        "worldline": worldline.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def _once(sentences: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(sentences))
