@@ -1,0 +1,44 @@
+"""`worldline evaluate`: a scene against the truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from worldline.errors import InputError
+from worldline.evaluate.report import Report, evaluate, evaluate_path
+from worldline.io.formats.tum import read_tum
+from worldline.scene.store import load
+
+
+def run(
+    scene: Annotated[Path, arg(metavar="SCENE"), Positional],
+    truth: Annotated[Path, arg(metavar="TRUTH"), Positional],
+    /,
+    *,
+    protocol: Annotated[str, arg(metavar="NAME")] = "default",
+    as_json: Annotated[bool, arg(name="json")] = False,
+) -> None:
+    """Compare a scene with the truth: cameras, depth, masks and tracks, as far as the truth has them.
+
+    Args:
+        scene: folder of a scene, or of a run
+        truth: folder of the true scene, or a camera path in TUM format (.txt: t tx ty tz qx qy qz qw per line)
+        protocol: name of the way to compare
+        as_json: print JSON
+    """
+    report = compare(scene, truth, protocol)
+    print(json.dumps(report.as_json(), indent=1) if as_json else report.as_text())
+
+
+def compare(scene: Path, truth: Path, protocol: str = "default") -> Report:
+    """The report on a scene folder, from a scene folder or a TUM file as the truth."""
+    if truth.is_file():
+        times_s, world_from_cam = read_tum(truth)
+        return evaluate_path(load(scene), times_s, world_from_cam, protocol=protocol, truth_name=truth.name)
+    if not truth.exists():
+        raise InputError(f"{truth} does not exist; give the folder of a true scene or a TUM file.")
+    return evaluate(load(scene), load(truth), protocol=protocol)
