@@ -50,7 +50,7 @@ def _filmed(out: Path, progress: Progress) -> Scene:
     """The truth of the demo world; its clip and truth are written once."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file, not a folder; choose another output with -o.")
-    if out.is_dir() and any(out.iterdir()) and not (out / TRUTH).exists():
+    if out.is_dir() and not (out / TRUTH).exists() and any(p.name[0] != "." for p in out.iterdir()):
         raise OutputError(f"{out} already holds other files; choose another output with -o.")
     if not (out / CLIP).exists() or not (out / TRUTH).exists():
         _render(out, progress)
