@@ -77,6 +77,8 @@ def align(depth_z: DepthMap, truth_z: DepthMap, where: Where, *, name: str = "me
     lsq-scale-shift  scale and shift by least squares in depth
     lsq-disparity    scale and shift by least squares in 1 / depth; far pixels may move a lot
 
+    The two with least absolute errors bear wrong truth, but predictions much too far count with their size.
+
     Raises:
         InputError: no such name, shapes that differ, or no pixel to align on.
     """
