@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from worldline.errors import InputError, OutputError, SolveFailed
 from worldline.geometry.camera import Camera
@@ -67,7 +68,9 @@ def bench(tmp_path, monkeypatch):
 
 def clip(path: Path, frames: int) -> Video:
     pixels = np.zeros((frames, 6, 8, 3), np.uint8)
-    return Video(pixels, np.arange(frames) / 30, path.stem, original_from_stored=np.diag([2.0, 2, 1]), original_size=(16, 12))
+    return Video(
+        pixels, np.arange(frames) / 30, path.stem, original_from_stored=np.diag([2.0, 2, 1]), original_size=(16, 12)
+    )
 
 
 def go(bench, **options):
@@ -229,10 +232,13 @@ def test_an_output_that_is_a_file_is_refused(bench):
         go(bench)
 
 
-def test_an_output_inside_the_input_folder_is_refused(bench, tmp_path):
-    bench.request = Request(tmp_path)
-    with pytest.raises(InputError, match="inside the input folder"):
-        go(bench)
+def test_an_output_inside_the_folder_of_images_does_not_change_the_run(bench, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (8, 6)).save(folder / "0.png")
+    bench.request, bench.out = Request(folder), folder / "out"
+    go(bench)
+    assert go(bench).found
 
 
 def test_two_processes_do_not_write_one_folder(bench):

@@ -77,4 +77,3 @@ def _writable(out: Path) -> None:
 def table(report: Report) -> str:
     """The errors against the truth, in words and units."""
     return "errors against the truth (the reconstruction saw only the clip):\n" + report.as_text()
-

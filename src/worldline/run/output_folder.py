@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from worldline.errors import InputError, OutputError, WorldlineError
+from worldline.errors import OutputError, WorldlineError
 from worldline.scene.store import replace_path
 
 RECORD = "run.json"
@@ -141,9 +141,3 @@ def _leave_nothing(out: Path, created: list[Path]) -> None:
     for folder in created:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def refuse_inside(out: Path, source: Path) -> None:
-    """Raise unless the output lies outside the input folder, whose content is part of the run's key."""
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise InputError(f"the output {out} would lie inside the input folder; choose another place with -o.")

@@ -22,10 +22,10 @@ from worldline import cues
 from worldline.engines import engine_module
 from worldline.errors import InputError
 from worldline.geometry.camera import Camera
-from worldline.io.video_files import read_video
+from worldline.io.video_files import read_video, video_key
 from worldline.run import output_folder
 from worldline.run.stage_log import log_text
-from worldline.scene.journal import Journal, Progress, StageTime, content_key, file_key
+from worldline.scene.journal import Journal, Progress, StageTime, content_key
 from worldline.scene.observations import CameraPrior, Observations, Source
 from worldline.scene.scene import Scene, Step
 from worldline.scene.store import load, save
@@ -131,8 +131,7 @@ def reconstruct_into(
         InputError, FormatError: the input cannot be used. OutputError: `out` holds something else or cannot be written.
     """
     _check(request)
-    output_folder.refuse_inside(out, request.source)
-    key = content_key(worldline.__version__, file_key(request.source), replace(request, source=Path()))
+    key = content_key(worldline.__version__, video_key(request.source), replace(request, source=Path()))
     if not overwrite and (record := output_folder.record_of(out, key)) is not None:
         return Finished(out, record, found=True)
     with output_folder.claimed(out, key, overwrite=overwrite) as stages:
@@ -154,8 +153,6 @@ def default_output(source: Path) -> Path:
 
 
 def _check(request: Request) -> None:
-    if not request.source.exists():
-        raise InputError(f"{request.source} does not exist; give a video file or a folder of images.")
     if request.focal_px is not None and request.fov_deg is not None:
         raise InputError("both a focal length and a field of view were given; give only one.")
     if request.focal_px is not None and not 0 < request.focal_px < np.inf:
