@@ -57,7 +57,7 @@ def sample(image: Float[Tensor, "h w *c"], uv: Float[Tensor, "*n 2"]) -> Tensor:
     x0, y0 = x.floor().long().clamp(max=max(width - 2, 0)), y.floor().long().clamp(max=max(height - 2, 0))
     x1, y1 = (x0 + 1).clamp(max=width - 1), (y0 + 1).clamp(max=height - 1)
     extra = (1,) * (image.ndim - 2)
-    a, b = (x - x0).reshape(*x.shape, *extra), (y - y0).reshape(*y.shape, *extra)
+    a, b = (x - x0).reshape((*x.shape, *extra)), (y - y0).reshape((*y.shape, *extra))
     top = image[y0, x0] * (1 - a) + image[y0, x1] * a
     bottom = image[y1, x0] * (1 - a) + image[y1, x1] * a
     return top * (1 - b) + bottom * b
