@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -13,9 +14,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.progress import Progress as Bars
 
 from worldline.cli import VERBS, main
-from worldline.cli.progress import PlainLines
+from worldline.cli.progress import LiveBar, PlainLines
 from worldline.cli.threads import settle_threads
 from worldline.geometry.camera import Camera
 from worldline.io.video_files import write_video
@@ -138,11 +141,6 @@ def test_two_frames_work(capsys, wall, clip, tmp_path):
     assert call(capsys, "reconstruct", clip, "-o", tmp_path / "out", "--max-frames", 2).code == 0
 
 
-def cut(clip: Path, path: Path) -> Path:
-    path.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
-    return path
-
-
 def text(clip: Path, path: Path) -> Path:
     path.write_text("this is no video\n" * 50)
     return path
@@ -179,12 +177,19 @@ def nothing(clip: Path, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "made", [nothing, text, empty, no_images, sound_only, one_frame, cut], ids=lambda f: f.__name__
-)
+@pytest.mark.parametrize("made", [nothing, text, empty, no_images, sound_only, one_frame], ids=lambda f: f.__name__)
 def test_bad_input_is_one_sentence_and_leaves_nothing(capsys, wall, clip, tmp_path, made):
     done = call(capsys, "reconstruct", made(clip, tmp_path / "bad.mp4"), "-o", tmp_path / "out", "--quiet")
     assert_refused(done, tmp_path / "out")
+
+
+def test_a_truncated_clip_gives_a_scene_of_what_is_left_and_says_so(capsys, wall, clip, tmp_path):
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(clip.read_bytes()[: int(clip.stat().st_size * 0.8)])
+    done = call(capsys, "reconstruct", cut, "-o", tmp_path / "out", "--quiet", "--json")
+    record = json.loads(done.out)
+    assert done.code == 0 and 2 <= record["scene"]["frames"] < 8
+    assert any("of 8 frames could be decoded" in note for note in record["notes"])
 
 
 def test_a_folder_with_one_image_is_told_that_motion_needs_two(capsys, wall, tmp_path):
@@ -291,6 +296,18 @@ def test_lines_of_a_long_stage_say_how_long_it_will_take(capsys, monkeypatch):
     lines.stage("solve")
     lines.share(0.5)
     assert "50%, about" in capsys.readouterr().err
+
+
+def test_on_a_terminal_finished_stages_stay_with_their_time():
+    screen = io.StringIO()
+    with Bars(console=Console(file=screen, force_terminal=True), transient=True) as bars:
+        live = LiveBar(bars)
+        live.stage("read")
+        live.share(0.5)
+        live.note("two frames were lost.")
+        live.stage("solve")
+        live.close()
+    assert all(text in screen.getvalue() for text in ("read", "solve", " s", "two frames were lost."))
 
 
 def test_the_result_of_a_run_is_a_scene(capsys, wall, clip, tmp_path):
