@@ -19,6 +19,7 @@ class WorldTracks:
         visible: (T, N) bool, seen by the camera in that frame.
         sigma: (T, N) float32, standard deviation of the position, units of the scene.
         colour: (N, 3) uint8. moving: (N,) bool. query_frame: (N,) int.
+        observed: (N,) int, the column of the 2D tracks this one was made from; -1 for none.
     """
 
     points_world: Float[np.ndarray, "t n 3"]
@@ -27,8 +28,11 @@ class WorldTracks:
     colour: UInt8[np.ndarray, "n 3"]
     moving: Bool[np.ndarray, "n"]
     query_frame: Int[np.ndarray, "n"]
+    observed: Int[np.ndarray, "n"] | None = None
 
     def __post_init__(self) -> None:
+        if self.observed is None:
+            object.__setattr__(self, "observed", np.full(self.points_world.shape[1], -1))
         shape = self.points_world.shape[:2]
         if self.visible.shape != shape or self.sigma.shape != shape or len(self.colour) != shape[1]:
             raise InputError("tracks, visibility, sigma and colour disagree in shape; give (T, N) for each.")

@@ -93,6 +93,8 @@ def weighted(state: State, term: Term) -> tuple[Tensor, list[Tensor]]:
 
 def damped_solve(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
     """Damped solve in double precision; a direction without information gets a step of zero, not of infinity."""
+    if len(gradient) == 0:
+        return gradient
     h = hessian.double()
     d = h.diagonal()
     damped = h + torch.diag(damping * d + 1e-12 * d.max().clamp_min(1e-30))

@@ -1,0 +1,115 @@
+"""The uni4d engine on an optimisation case with truth: `python benchmarks/uni4d_cases.py CASE.npz [--corrupt KIND]`.
+
+Prints one JSON line. One thread; CPU seconds of the engine alone, neither imports nor loading counted. The case's
+own `make_cases.py` and `metrics.py` (beside the case, or in ../shared/cases/uni4d) load and score it.
+"""
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+import argparse  # noqa: E402
+import importlib.util  # noqa: E402
+import json  # noqa: E402
+import resource  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+from types import ModuleType  # noqa: E402
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from worldline.engines import uni4d  # noqa: E402
+from worldline.geometry import pixels  # noqa: E402
+from worldline.geometry.camera import Camera  # noqa: E402
+from worldline.scene.journal import Journal  # noqa: E402
+from worldline.scene.observations import (  # noqa: E402
+    CameraPrior, DepthMaps, MovingMasks, Observations, PixelTracks, Source,
+)  # fmt: skip
+from worldline.scene.scene import Scene  # noqa: E402
+from worldline.scene.video import Video  # noqa: E402
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "cases" / "uni4d"
+SOURCE = Source("optimisation case")
+
+
+def beside(case: Path, name: str) -> ModuleType:
+    path = case.parent / name if (case.parent / name).exists() else SHARED / name
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def video_and_observations(case: dict, full_depth: np.ndarray) -> tuple[Video, Observations]:
+    """The case in worldline's conventions: pixel centres at +0.5, depth at full resolution."""
+    count, height, width = case["F"], case["H"], case["W"]
+    frames = np.broadcast_to(np.uint8(0), (count, height, width, 3))
+    k = case["K_guess"].astype(np.float64)
+    intrinsics = np.array([k[0, 0], k[1, 1], *pixels.from_integer_centres(k[:2, 2])])
+    ones = np.ones(case["vis"].shape, np.float32)
+    sigma = np.broadcast_to(np.float32(0.04), full_depth.shape)
+    return Video(frames, np.arange(count) / 30.0), Observations(
+        depth=DepthMaps(full_depth, sigma, SOURCE, metric=True),
+        tracks=PixelTracks(pixels.from_integer_centres(case["tracks"]), case["vis"], ones, case["query_frame"], SOURCE),
+        moving=MovingMasks(case["mask"], SOURCE),
+        camera=CameraPrior(Camera(intrinsics, width, height), 0.15, SOURCE),
+    )
+
+
+def score(case: dict, scene: Scene, make: ModuleType, metrics: ModuleType) -> dict[str, float]:
+    tracks, moving = scene.tracks, scene.tracks.moving
+    truth = make.gt_track_xyz(case)
+    columns, positions = tracks.observed[moving], tracks.points_world[:, moving].transpose(1, 0, 2)
+    valid = np.isfinite(positions).all(-1)
+    m = metrics.evaluate(
+        case, scene.world_from_cam, scene.camera.matrix(), metrics.lo_sample(scene.depth_z),
+        tracks.observed[~moving], tracks.points_world[0, ~moving], columns, np.nan_to_num(positions), valid, truth,
+    )  # fmt: skip
+    really = (case["gt_track_part"] >= 0) & case["gt_vis"]
+    covered = valid & really[:, columns].T
+    return {
+        "ate_cm": m["ATE_cm"], "rpe_t_cm": m["RPEt_cm"], "rpe_r_deg": m["RPEr_deg"], "focal_err_pct": m["focal_err_pct"],
+        "absrel_static": m["absrel_static"], "absrel_dyn": m["absrel_dyn"], "static_pt_med_cm": m["static_pt_med_cm"],
+        "dyn_epe_cm": m["dynEPE_mean_cm"], "dyn_flow_cm": m["dynflow_mean_cm"],
+        "dyn_coverage": covered.sum() / max(really.sum(), 1),
+    }  # fmt: skip
+
+
+def warm_up() -> None:
+    """First calls of torch and OpenCV load code; that is loading, not work."""
+    a = torch.rand(64, 64)
+    torch.linalg.cholesky_ex(a @ a.T + torch.eye(64))
+    torch.nn.functional.conv2d(a[None, None], a[None, None, :3, :3])
+    torch.linalg.svd(a[:3, :3])
+    cv2.dilate(np.zeros((8, 8), np.uint8), np.ones((3, 3), np.uint8))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("case", type=Path)
+    parser.add_argument("--corrupt", choices=["mask_miss", "mask_drop", "depth_jump", "track_slide"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    make, metrics = beside(arguments.case, "make_cases.py"), beside(arguments.case, "metrics.py")
+    case = make.load_case(arguments.case)
+    if arguments.corrupt:
+        case = make.corrupt_case(case, arguments.corrupt)
+    video, observed = video_and_observations(case, make.upsample_depth(case["depth"]))
+    engine, journal = uni4d.build(uni4d.Config()), Journal("benchmark")
+    warm_up()
+    cpu, wall = time.process_time(), time.perf_counter()
+    scene = engine(video, observed, journal)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    line = {
+        "case": arguments.case.stem, "corrupt": arguments.corrupt, "threads": 1, "cpu_s": cpu, "wall_s": wall,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "stages": {t.name: round(t.cpu_s, 4) for t in journal.times}, **score(case, scene, make, metrics),
+    }  # fmt: skip
+    print(json.dumps({k: round(float(v), 5) if isinstance(v, (float, np.floating)) else v for k, v in line.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Stage 2: bundle adjustment on a well-spread subset of the static tracks, then structure from all of them.
+
+Source: Uni4D (arXiv 2503.21761) stage 2. Unlike the release: the focal is estimated, the loss is bounded, every depth
+map has a scale, the noise of the tracks is measured, bad tracks are dropped, and the structure found is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from worldline.solve import bundle, terms
+from worldline.solve.bundle import BundleResult, DepthSamples
+from worldline.solve.problem import Stop
+from worldline.solve.robust import GemanMcClure
+from worldline.solve.terms import PixelSamples
+
+
+@dataclass(frozen=True)
+class Bundling:
+    """Settings of the bundle adjustment.
+
+    Attributes:
+        tracks: most tracks in the fine solve; coarse_tracks: in the first, forgiving one.
+        cell: tracks are spread over cells of this share of the image width.
+        drop: tracks whose mean robust cost exceeds this multiple of the median are dropped before the last solve.
+        sightings: most sightings per track when the remaining structure is triangulated.
+        held_out: tracks kept apart to judge whether a result is better than its start.
+    """
+
+    tracks: int = 2500
+    coarse_tracks: int = 400
+    cell: float = 0.09
+    drop: float = 1.6
+    sightings: int = 32
+    held_out: int = 200
+    coarse_steps: int = 12
+    steps: int = 10
+    last_steps: int = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """Static tracks as the solver sees them: (T, N) fields on one device, log depth NaN where unknown."""
+
+    uv: Float[Tensor, "t n 2"]
+    seen: Bool[Tensor, "t n"]
+    sigma_px: Float[Tensor, "t n"]
+    log_depth: Float[Tensor, "t n"] | None
+    depth_sigma: Float[Tensor, "t n"] | None
+    scale_sigma: float
+
+    def samples(self, chosen: Int[Tensor, "k"]) -> tuple[PixelSamples, DepthSamples | None]:
+        """Sightings of the chosen tracks, points numbered in their order, and the depth cue there."""
+        seen = self.seen[:, chosen]
+        frame, point = seen.nonzero(as_tuple=True)
+        track = chosen[point]
+        samples = PixelSamples(frame, point, self.uv[frame, track], self.sigma_px[frame, track])
+        if self.log_depth is None or self.depth_sigma is None:
+            return samples, None
+        log_depth, sigma = self.log_depth[frame, track], self.depth_sigma[frame, track]
+        # a cue's errors are shared along a track: its samples count as one observation, not as many
+        sigma = sigma * torch.bincount(point, minlength=len(chosen)).to(sigma)[point].sqrt()
+        known = log_depth.isfinite() & sigma.isfinite()
+        log_depth = torch.where(known, log_depth, torch.zeros_like(log_depth))
+        sigma = torch.where(known, sigma, torch.full_like(sigma, 1e6))
+        return samples, DepthSamples(log_depth, sigma, self.scale_sigma)
+
+
+def spread(tracks: Tracks, query_frame: np.ndarray, cell_px: float, count: int) -> Int[np.ndarray, "k"]:
+    """Track numbers, longest first within every cell of (query frame, image cell), cells taking turns."""
+    length = tracks.seen.sum(0).cpu().numpy()
+    first = tracks.seen.int().argmax(0).cpu()
+    where = (tracks.uv[first, torch.arange(len(first))] / cell_px).floor().long().cpu().numpy()
+    cell = (query_frame.astype(np.int64) * 4096 + where[:, 1]) * 4096 + where[:, 0]
+    order = np.lexsort((-length, cell))
+    starts = np.flatnonzero(np.r_[True, np.diff(cell[order]) != 0])
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    turns = order[np.lexsort((-length[order], rank))]
+    return turns[length[turns] >= 2][:count]
+
+
+@dataclass(frozen=True, eq=False)
+class Cameras:
+    """Poses, intrinsics (fx, fy, cx, cy) and the log scale of every depth map."""
+
+    world_from_cam: Float[Tensor, "t 4 4"]
+    intrinsics: Float[Tensor, "4"]
+    log_depth_scale: Float[Tensor, "t 1"]
+
+
+@dataclass(frozen=True, eq=False)
+class Bundled:
+    """The cameras, which tracks held them, the measured noise (multiple of the claimed one), and how it went."""
+
+    cameras: Cameras
+    used: Int[np.ndarray, "k"]
+    dropped: Int[np.ndarray, "d"]
+    noise: float
+    outcome: dict[str, float | str | int]
+
+
+def bundle_cameras(
+    tracks: Tracks, query_frame: np.ndarray, start: Cameras, settings: Bundling, *, focal_sigma: float
+) -> Bundled:
+    """Coarse solve, structure for the subset, fine solve, drop the misfits, last solve; kept only if better."""
+    width = float(start.intrinsics[2]) * 2
+    chosen = spread(tracks, query_frame, settings.cell * width, settings.tracks + settings.held_out)
+    few = len(chosen) < 4 * settings.held_out
+    held, chosen = (chosen[:0], chosen) if few else (chosen[:: len(chosen) // settings.held_out], chosen)
+    chosen = np.setdiff1d(chosen, held, assume_unique=True)
+    generator = np.random.default_rng(0)
+    coarse = generator.choice(chosen, min(settings.coarse_tracks, len(chosen)), replace=False)
+    focal_start = float(start.intrinsics[:2].mean())
+
+    def solve(
+        index: np.ndarray, cameras: Cameras, points: Tensor, loss: float, stop: Stop, noise: float
+    ) -> BundleResult:
+        samples, depth = tracks.samples(torch.as_tensor(index))
+        samples = replace(samples, sigma_px=samples.sigma_px * noise)
+        return bundle.adjust(
+            samples, cameras.world_from_cam, cameras.intrinsics, points, focal_sigma=focal_sigma,
+            focal_prior=focal_start, depth=depth, log_depth_scale=cameras.log_depth_scale,
+            loss=GemanMcClure(loss), stop=stop,
+        )  # fmt: skip
+
+    first = solve(coarse, start, cast(tracks, coarse, start), 20.0, Stop(settings.coarse_steps, 1e-3), 1.0)
+    cameras = _cameras(first)
+    points, square = structure(tracks, chosen, cameras, settings, knee=20.0)
+    noise = float(square.median().div(2 * np.log(2)).sqrt().clamp(0.2, 5.0))
+    fine = solve(chosen, cameras, points, 4.0, Stop(settings.steps, 3e-4), noise)
+    keep = _fits(tracks, chosen, fine, settings.drop)
+    last = solve(
+        chosen[keep], _cameras(fine), fine.points[torch.as_tensor(keep)], 2.0, Stop(settings.last_steps, 1e-4), noise
+    )
+    cameras = _cameras(last)
+    before, after = (held_out_error(tracks, held, c, settings) for c in (start, cameras))
+    outcome: dict[str, float | str | int] = {
+        "tracks": int(keep.sum()), "dropped": int((~keep).sum()), "reason": last.solution.reason,
+        "steps": first.solution.steps + fine.solution.steps + last.solution.steps,
+        "noise": round(noise, 3), "held_out_px_before": round(before, 3), "held_out_px_after": round(after, 3),
+    }  # fmt: skip
+    if len(held) and not after <= before:
+        outcome["kept"] = "start"
+        return Bundled(start, chosen, chosen[:0], noise, outcome)
+    outcome["kept"] = "result"
+    return Bundled(cameras, chosen[keep], chosen[~keep], noise, outcome)
+
+
+def structure(
+    tracks: Tracks, chosen: np.ndarray, cameras: Cameras, settings: Bundling, *, knee: float = 4.0, noise: float = 1.0
+) -> tuple[Float[Tensor, "k 3"], Float[Tensor, "m"]]:
+    """Points of the chosen tracks with the cameras fixed, and the squared whitened error of every sighting used."""
+    thinned = replace(tracks, seen=_thin(tracks.seen, chosen, settings.sightings))
+    index = torch.as_tensor(chosen)
+    samples, depth = thinned.samples(index)
+    samples = replace(samples, sigma_px=samples.sigma_px * noise)
+    found = bundle.triangulate(
+        samples, cameras.world_from_cam, cameras.intrinsics, cast(thinned, chosen, cameras), depth=depth,
+        log_depth_scale=cameras.log_depth_scale, loss=GemanMcClure(knee),
+    )  # fmt: skip
+    return found.points, found.square
+
+
+def cast(tracks: Tracks, chosen: np.ndarray, cameras: Cameras) -> Float[Tensor, "k 3"]:
+    """Where the depth cue puts the chosen tracks: the mean over their sightings."""
+    index = torch.as_tensor(chosen)
+    frame, point = tracks.seen[:, index].nonzero(as_tuple=True)
+    track = index[point]
+    assert tracks.log_depth is not None
+    log_depth = tracks.log_depth[frame, track] + cameras.log_depth_scale[frame, 0]
+    known = log_depth.isfinite()
+    frame, point, track, log_depth = frame[known], point[known], track[known], log_depth[known]
+    where = bundle.cast(tracks.uv[frame, track], log_depth.exp(), cameras.world_from_cam[frame], cameras.intrinsics)
+    total = where.new_zeros(len(index), 3).index_add_(0, point, where)
+    count = torch.bincount(point, minlength=len(index)).to(total)
+    return total / count.clamp_min(1)[:, None]
+
+
+def held_out_error(tracks: Tracks, held: np.ndarray, cameras: Cameras, settings: Bundling) -> float:
+    """Median reprojection error (pixels) of tracks that took no part, triangulated with these cameras."""
+    if len(held) == 0:
+        return float("nan")
+    # depth plays no part here: cameras are judged by what the images say
+    blind = replace(tracks, depth_sigma=None)
+    points, square = structure(blind, held, cameras, settings, knee=6.0)
+    return float(square.median().sqrt())
+
+
+def _thin(seen: Tensor, chosen: np.ndarray, most: int) -> Tensor:
+    """At most `most` sightings of every chosen track, evenly spread over its life."""
+    index = torch.as_tensor(chosen)
+    part = seen[:, index]
+    number = part.cumsum(0) - 1
+    every = (part.sum(0).float() / most).clamp_min(1.0)
+    first_of_bin = (number / every).floor() != ((number - 1) / every).floor()
+    out = torch.zeros_like(seen)
+    out[:, index] = part & first_of_bin
+    return out
+
+
+def _cameras(result: BundleResult) -> Cameras:
+    return Cameras(result.world_from_cam, result.intrinsics, result.log_depth_scale)
+
+
+def _fits(tracks: Tracks, chosen: np.ndarray, result: BundleResult, drop: float) -> np.ndarray:
+    """Which tracks have a mean robust cost below `drop` times the median."""
+    point = tracks.seen[:, torch.as_tensor(chosen)].nonzero(as_tuple=True)[1]
+    cost = GemanMcClure(4.0).cost(result.square)
+    mean = cost.new_zeros(len(chosen)).index_add_(0, point, cost) / torch.bincount(
+        point, minlength=len(chosen)
+    ).clamp_min(1)
+    return (mean <= drop * mean.median()).cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Per track: median whitened reprojection error (1 is expected), and standard deviation of its log depth."""
+
+    misfit: Float[Tensor, "k"]
+    sigma: Float[Tensor, "k"]
+
+
+def fit_of_tracks(
+    tracks: Tracks, chosen: np.ndarray, cameras: Cameras, points: Tensor, settings: Bundling, noise: float
+) -> Fit:
+    """How well points fit their (thinned) sightings, and how well parallax determines their depth."""
+    samples, _ = replace(tracks, seen=_thin(tracks.seen, chosen, settings.sightings), depth_sigma=None).samples(
+        torch.as_tensor(chosen)
+    )
+    frame, point = samples.frame, samples.point
+    x = terms.in_camera(cameras.world_from_cam[frame], points[point])
+    z = x[:, 2].clamp_min(terms.NEAREST)
+    uv = x[:, :2] / z[:, None] * cameras.intrinsics[:2] + cameras.intrinsics[2:]
+    sigma_px = samples.sigma_px * noise
+    square = ((uv - samples.uv) / sigma_px[:, None]).square().sum(-1)
+    count = torch.bincount(point, minlength=len(chosen)).to(square).clamp_min(1)
+    robust = torch.zeros_like(count).index_add_(0, point, GemanMcClure(4.0).cost(square)) / count
+    # parallax: how far the point moves in the image per unit of log depth, beyond what its mean direction explains
+    centre = cameras.world_from_cam[frame, :3, 3]
+    mean = torch.zeros_like(points).index_add_(0, point, centre) / count[:, None]
+    reach = (centre - mean[point]) / z[:, None]
+    baseline = torch.zeros_like(count).index_add_(0, point, reach.square().sum(-1)).sqrt()
+    angle_px = cameras.intrinsics[0] * baseline / sigma_px.median()
+    return Fit((robust / 2).sqrt(), 1 / angle_px.clamp_min(1e-3))
