@@ -8,7 +8,7 @@ Metrics: Eigen et al., "Depth map prediction from a single image using a multi-s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ from worldline.errors import InputError
 DepthMap = Float[np.ndarray, "t h w"]
 Where = Bool[np.ndarray, "t h w"]
 Coefficients = tuple[float, float]
+Weighting = Literal["pixels", "frames"]
 
 _FLOOR = 1e-3
 """Aligned depth is kept above this share of the median true depth, aligned disparity of the true median disparity."""
@@ -97,12 +98,11 @@ def align(depth_z: DepthMap, truth_z: DepthMap, where: Where, *, name: str = "me
     if name == "median-frame":
         return DepthAlignment(name, _median_per_frame(depth_z, truth_z, usable), np.zeros(count))
     in_disparity = name == "lsq-disparity"
-    d, t = depth_z[usable].astype(np.float64), truth_z[usable].astype(np.float64)
+    d, t = depth_z[usable], truth_z[usable]
     d, t = (1 / d, 1 / t) if in_disparity else (d, t)
     scale, shift = ALIGNMENTS[name](d, t)
-    return DepthAlignment(
-        name, np.full(count, scale), np.full(count, shift), in_disparity, floor=_FLOOR * float(np.median(t))
-    )
+    floor = _FLOOR * float(np.median(t)) if shift else 0.0
+    return DepthAlignment(name, np.full(count, scale), np.full(count, shift), in_disparity, floor)
 
 
 def scores(
@@ -112,7 +112,7 @@ def scores(
     alignment: DepthAlignment,
     *,
     cap_m: float | None = None,
-    weighting: Literal["pixels", "frames"] = "pixels",
+    weighting: Weighting = "pixels",
 ) -> DepthScores:
     """Errors on the pixels `where`, after an alignment found by `align` (there or on other pixels).
 
@@ -121,20 +121,36 @@ def scores(
         cap_m: pixels with a larger true depth are left out, and larger predictions count as this.
         weighting: every pixel the same, or every frame the same (frames without pixels are left out).
     """
-    if depth_z.shape != truth_z.shape or where.shape != truth_z.shape:
+    return scores_by_region(depth_z, truth_z, {"": where}, alignment, cap_m=cap_m, weighting=weighting)[""]
+
+
+def scores_by_region(
+    depth_z: DepthMap,
+    truth_z: DepthMap,
+    where: Mapping[str, Where],
+    alignment: DepthAlignment,
+    *,
+    cap_m: float | None = None,
+    weighting: Weighting = "pixels",
+) -> dict[str, DepthScores]:
+    """`scores` of several regions in one pass over the frames."""
+    if any(shape != truth_z.shape for shape in (depth_z.shape, *(w.shape for w in where.values()))):
         raise InputError(
             f"depth {depth_z.shape} and truth {truth_z.shape} must have one shape; resize the truth first."
         )
-    rows, wanted = [], 0
+    cap = np.inf if cap_m is None else cap_m
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in where}
     for frame in range(len(truth_z)):
         d, t = np.asarray(depth_z[frame], dtype=np.float64), np.asarray(truth_z[frame], dtype=np.float64)
-        true = np.asarray(where[frame]) & _usable(t) & (t <= (np.inf if cap_m is None else cap_m))
+        true = _usable(t) & (t <= cap)
         both = true & _usable(d)
-        aligned = np.minimum(alignment.apply(d, frame), np.inf if cap_m is None else cap_m)
-        rows.append(_frame_sums(aligned[both], t[both]))
-        wanted += int(true.sum())
-    sums, pixels = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
-    return _summary(sums, pixels, wanted, weighting)
+        errors = _errors(np.minimum(alignment.apply(d, frame)[both], cap), t[both])
+        for name, region in where.items():
+            here = np.asarray(region[frame])
+            inside = here[both]
+            sums = errors.sum(1) if inside.all() else errors @ inside
+            rows[name].append(np.array([*sums, inside.sum(), (true & here).sum()]))
+    return {name: _summary(np.array(found), weighting) for name, found in rows.items()}
 
 
 def regions(moving: np.ndarray) -> dict[str, Where]:
@@ -147,30 +163,26 @@ def _usable(depth_z: np.ndarray) -> np.ndarray:
     return np.isfinite(depth_z) & (depth_z > 0)
 
 
-def _frame_sums(d: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, int]:
-    """Sums over pixels of: relative error, squared error, squared log error, and the three inlier tests."""
-    if d.size == 0:
-        return np.zeros(6), 0
+def _errors(d: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """(6, n): relative error, squared error, squared log error, and the three inlier tests of every pixel."""
     error, log_ratio = d - t, np.log(d / t)
-    inliers = [(np.abs(log_ratio) < k * np.log(1.25)).sum() for k in (1, 2, 3)]
-    return np.array([(np.abs(error) / t).sum(), (error**2).sum(), (log_ratio**2).sum(), *inliers]), d.size
+    size = np.abs(log_ratio)
+    inliers = [size < k * np.log(1.25) for k in (1, 2, 3)]
+    return np.stack([np.abs(error) / t, error**2, log_ratio**2, *inliers])
 
 
-def _summary(sums: np.ndarray, pixels: np.ndarray, wanted: int, weighting: str) -> DepthScores:
+def _summary(rows: np.ndarray, weighting: Weighting) -> DepthScores:
+    """Of per-frame rows: the six sums of `_errors`, the compared pixels, the pixels with a true depth."""
+    sums, pixels, wanted = rows[:, :6], rows[:, 6], int(rows[:, 7].sum())
     total = int(pixels.sum())
     if total == 0:
         nothing = float("nan")
         coverage = 0.0 if wanted else nothing
         return DepthScores(nothing, nothing, nothing, nothing, nothing, nothing, pixels=0, coverage=coverage)
-    if weighting == "frames":
-        kept = pixels > 0
-        by_frame = sums[kept] / pixels[kept, None]
-        by_frame[:, 1:3] = np.sqrt(by_frame[:, 1:3])
-        mean = by_frame.mean(0)
-    else:
-        mean = sums.sum(0) / total
-        mean[1:3] = np.sqrt(mean[1:3])
-    abs_rel, rmse, rmse_log, *deltas = mean.tolist()
+    kept = pixels > 0
+    means = sums[kept] / pixels[kept, None] if weighting == "frames" else sums.sum(0, keepdims=True) / total
+    means[:, 1:3] = np.sqrt(means[:, 1:3])
+    abs_rel, rmse, rmse_log, *deltas = means.mean(0).tolist()
     return DepthScores(abs_rel, rmse, rmse_log, deltas[0], deltas[1], deltas[2], total, total / wanted)
 
 
@@ -186,19 +198,20 @@ def _median_per_frame(depth_z: np.ndarray, truth_z: np.ndarray, usable: np.ndarr
 
 
 def _median(d: np.ndarray, t: np.ndarray) -> Coefficients:
-    return float(np.median(t.astype(np.float64) / d)), 0.0
+    return float(np.median(t / d)), 0.0
 
 
 def _l1_scale(d: np.ndarray, t: np.ndarray) -> Coefficients:
     """sum |s d - t| = sum d |s - t / d|, so s is the median of t / d weighted by d."""
     ratio = t / d
     order = np.argsort(ratio)
-    weight = np.cumsum(d[order])
+    weight = np.cumsum(d[order], dtype=np.float64)
     return float(ratio[order][np.searchsorted(weight, weight[-1] / 2)]), 0.0
 
 
 def _lsq(d: np.ndarray, t: np.ndarray, weight: np.ndarray | None = None) -> Coefficients:
     """Weighted line through (d, t); a scale alone where all d are equal."""
+    d, t = d.astype(np.float64), t.astype(np.float64)
     w = np.ones_like(d) if weight is None else weight
     mean_d, mean_t = np.average(d, weights=w), np.average(t, weights=w)
     spread = np.sum(w * (d - mean_d) ** 2)

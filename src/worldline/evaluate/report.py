@@ -16,6 +16,9 @@ from worldline.evaluate.protocols import Protocol
 from worldline.evaluate.protocols import protocol as named_protocol
 from worldline.scene.scene import Scene
 
+_BY_REGION = ("abs_rel", "delta_1", "coverage")
+"""What is told of the static and of the moving part by itself."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -140,11 +143,13 @@ def _map_part(scene: Scene, truth: Scene, pairs: FramePairs, rules: Protocol) ->
     if not ((true_z > 0) & (depth_z > 0) & fit_on).any():
         return _Part(metrics, notes=("depth is not compared: no pixel has both a depth and a true depth.",))
     found = depth.align(depth_z, true_z, fit_on, name=rules.depth_alignment)
-    for region, suffix in (("all", ""), ("static", "_static"), ("moving", "_moving")):
-        compared = depth.scores(
-            depth_z, true_z, where[region], found, cap_m=rules.depth_cap_m, weighting=rules.depth_weighting
-        )
-        metrics |= depth.named(compared, "depth_", suffix)
+    compared = depth.scores_by_region(
+        depth_z, true_z, where, found, cap_m=rules.depth_cap_m, weighting=rules.depth_weighting
+    )
+    metrics |= depth.named(compared["all"], "depth_")
+    for region in ("static", "moving"):
+        part = depth.named(compared[region], "depth_", f"_{region}")
+        metrics |= {name: part[name] for name in (f"depth_{kind}_{region}" for kind in _BY_REGION)}
     if scene.metric and truth.metric and rules.depth_alignment != "none":
         raw = depth.scores(depth_z, true_z, where["all"], depth.align(depth_z, true_z, fit_on, name="none"))
         metrics["depth_abs_rel_unaligned"] = raw.abs_rel
