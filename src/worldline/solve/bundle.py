@@ -105,18 +105,29 @@ def _gauge(world_from_cam: Tensor, depth: DepthSamples | None) -> list[Term]:
         reach = (world_from_cam[:, :3, 3] - world_from_cam[0, :3, 3]).norm(dim=-1)
         far = reach.argmax()[None]
         if float(reach.max()) > 0:
-            held.append(_baseline_prior(world_from_cam, far))
+            held.append(baseline_prior(world_from_cam, far))
     return held
 
 
-def _baseline_prior(world_from_cam: Tensor, far: Tensor) -> Term:
+def baseline_prior(world_from_cam: Tensor, far: Tensor) -> Term:
+    """Holds the distance between the first camera and camera `far` (1,), which no sighting determines."""
     first = torch.zeros_like(far)
     length = (world_from_cam[far, :3, 3] - world_from_cam[first, :3, 3]).norm(dim=-1, keepdim=True)
 
     def residual(a: Tensor, b: Tensor) -> Tensor:
         return ((a[:, :3, 3] - b[:, :3, 3]).norm(dim=-1, keepdim=True) / length - 1) / 1e-4
 
-    return Term("baseline", (("world_from_cam", first), ("world_from_cam", far)), residual)
+    def jacobian(a: Tensor, b: Tensor) -> tuple[Tensor, list[Tensor]]:
+        away = a[:, :3, 3] - b[:, :3, 3]
+        slope = (away / away.norm(dim=-1, keepdim=True).clamp_min(1e-12) / length / 1e-4)[:, None]
+        still = torch.zeros_like(slope)
+        return residual(a, b), [
+            torch.cat([slope @ a[:, :3, :3], still], -1),
+            torch.cat([-slope @ b[:, :3, :3], still], -1),
+        ]
+
+    uses = (("world_from_cam", first), ("world_from_cam", far))
+    return Term("baseline", uses, residual, jacobian)
 
 
 def triangulate(

@@ -97,16 +97,42 @@ def log_depth(
 def prior(variable: str, mean: Tensor, sigma: Tensor | float, loss: Loss | None = None) -> Term:
     """Keeps every row of a plain variable near `mean`."""
     rows = torch.arange(len(mean), device=mean.device)
-    return Term(
-        f"prior {variable}", ((variable, rows),), lambda x: ((x - mean) / sigma).flatten(1), loss=loss or Square()
-    )
+
+    def residual(x: Tensor) -> Tensor:
+        return ((x - mean) / sigma).flatten(1)
+
+    def jacobian(x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        value = residual(x)
+        inverse = (torch.ones_like(mean) / sigma).flatten(1)
+        return value, [torch.diag_embed(inverse)]
+
+    return Term(f"prior {variable}", ((variable, rows),), residual, jacobian, loss or Square())
 
 
 def motion_prior(reference: Float[Tensor, "t 4 4"], rows: Int[Tensor, "m"], sigma_m: float, sigma_rad: float) -> Term:
-    """Keeps cameras near known poses (a sensor, or the gauge)."""
-    inverse = se3.inverse(reference[rows])
+    """Keeps cameras near known poses (a sensor, or the gauge).
+
+    The rotation residual is the axis times the sine of the angle, which equals the rotation vector for small ones
+    and has a simple derivative: for A = R_ref^T R, d vee((A - A^T) / 2) / d phi = (tr(A) I - A^T) / 2.
+    """
+    known, centre = reference[rows, :3, :3].transpose(-1, -2), reference[rows, :3, 3]
     scale = torch.tensor([sigma_m] * 3 + [sigma_rad] * 3, dtype=reference.dtype, device=reference.device)
-    return Term("motion prior", (("world_from_cam", rows),), lambda x: se3.log(inverse @ x) / scale)
+
+    def residual(world_from_cam: Tensor) -> Tensor:
+        a = known @ world_from_cam[:, :3, :3]
+        away = (known @ (world_from_cam[:, :3, 3] - centre)[..., None])[..., 0]
+        turn = torch.stack([a[:, 2, 1] - a[:, 1, 2], a[:, 0, 2] - a[:, 2, 0], a[:, 1, 0] - a[:, 0, 1]], -1) / 2
+        return torch.cat([away, turn], -1) / scale
+
+    def jacobian(world_from_cam: Tensor) -> tuple[Tensor, list[Tensor]]:
+        a = known @ world_from_cam[:, :3, :3]
+        trace = a.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
+        out = a.new_zeros(len(a), 6, 6)
+        out[:, :3, :3] = a
+        out[:, 3:, 3:] = (trace * torch.eye(3, dtype=a.dtype, device=a.device) - a.transpose(-1, -2)) / 2
+        return residual(world_from_cam), [out / scale[:, None]]
+
+    return Term("motion prior", (("world_from_cam", rows),), residual, jacobian)
 
 
 def steady_motion(count: int, sigma: Float[Tensor, "6"]) -> Term:
