@@ -40,16 +40,13 @@ class TrackPairs:
 
     Attributes:
         points, truth: (P, M, 3), NaN where the estimate gives no position. visible: (P, M), truly.
-        moving: (M,), truly. covered: share of the truly visible samples of all moving true tracks that some matched
-        track gives a position for (static ones in `covered_static`). matched: share of estimated tracks with a match.
+        moving: (M,), truly. matched: share of estimated tracks with a match.
     """
 
     points: Float[np.ndarray, "p m 3"]
     truth: Float[np.ndarray, "p m 3"]
     visible: Bool[np.ndarray, "p m"]
     moving: Bool[np.ndarray, "m"]
-    covered: float
-    covered_static: float
     matched: float
 
 
@@ -76,6 +73,8 @@ def paired_frames(
 
 def nearest_frame(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """One (H, W, ...) map on another grid: each new pixel takes the old one that its centre lies in."""
+    if image.shape[:2] == (height, width):
+        return image
     row, column = _indices(_grid(height, width, height, width), width, height, image.shape[1], image.shape[0])
     return image[row.reshape(height, width), column.reshape(height, width)]
 
@@ -107,19 +106,33 @@ def paired_tracks(
     i, j = (np.concatenate(side) for side in zip(*found, strict=True))
     if len(i) == 0:
         return None
-    visible, moving = np.asarray(true.visible)[pairs.truth], np.asarray(true.moving, dtype=bool)
-    given = np.isfinite(estimate.points_world[pairs.estimate]).all(-1)[:, i]
-    covered = np.zeros(visible.T.shape, dtype=bool)
-    np.logical_or.at(covered, j, given.T)
     return TrackPairs(
         points=alignment.apply(estimate.points_world[pairs.estimate][:, i].astype(np.float64)),
         truth=true.points_world[pairs.truth][:, j].astype(np.float64),
-        visible=visible[:, j],
-        moving=moving[j],
-        covered=_covered(covered.T, visible, moving),
-        covered_static=_covered(covered.T, visible, ~moving),
+        visible=np.asarray(true.visible)[pairs.truth][:, j],
+        moving=np.asarray(true.moving, dtype=bool)[j],
         matched=len(i) / len(estimate),
     )
+
+
+def track_coverage(scene: Scene, truth: Scene, pairs: FramePairs, *, moving: bool, cover_px: float) -> float:
+    """Share of the visible samples of true tracks (the moving or the static ones) that the estimate covers.
+
+    A sample is covered when in its frame an estimated track, held for moving where the true one moves, has a
+    position that projects to within `cover_px` of it (pixels of the estimate). NaN without true samples.
+    """
+    assert scene.tracks is not None and truth.tracks is not None
+    among = np.asarray(truth.tracks.moving, dtype=bool) == moving
+    able = np.asarray(scene.tracks.moving, dtype=bool) | (not moving)
+    covered = wanted = 0
+    for frame, true_frame in zip(pairs.estimate, pairs.truth, strict=True):
+        uv, true_uv = _uv_of_both(scene, truth, int(frame), int(true_frame))
+        uv = uv[able & np.isfinite(uv).all(-1)]
+        true_uv = true_uv[among & truth.tracks.visible[true_frame] & np.isfinite(true_uv).all(-1)]
+        wanted += len(true_uv)
+        if len(uv) and len(true_uv):
+            covered += int((cKDTree(uv).query(true_uv, distance_upper_bound=cover_px)[0] <= cover_px).sum())
+    return covered / wanted if wanted else float("nan")
 
 
 def track_uv(tracks: WorldTracks, scene: Scene, frame: int) -> Float[np.ndarray, "n 2"]:
@@ -166,8 +179,7 @@ def _match_frame(
     """Indices of estimated tracks that start in this frame and of the true tracks they start on."""
     nothing = np.zeros(0, dtype=np.int64)
     assert scene.tracks is not None and truth.tracks is not None
-    uv = track_uv(scene.tracks, scene, frame)
-    true_uv = track_uv(truth.tracks, truth, true_frame) * [scene.width / truth.width, scene.height / truth.height]
+    uv, true_uv = _uv_of_both(scene, truth, frame, true_frame)
     starts = np.flatnonzero((scene.tracks.query_frame == frame) & np.isfinite(uv).all(-1))
     seen = np.flatnonzero(truth.tracks.visible[true_frame] & np.isfinite(true_uv).all(-1))
     if len(starts) == 0 or len(seen) == 0:
@@ -177,6 +189,8 @@ def _match_frame(
     return starts[near], seen[nearest[near]]
 
 
-def _covered(covered: np.ndarray, visible: np.ndarray, among: np.ndarray) -> float:
-    wanted = visible[:, among].sum()
-    return float((covered & visible)[:, among].sum() / wanted) if wanted else float("nan")
+def _uv_of_both(scene: Scene, truth: Scene, frame: int, true_frame: int) -> tuple[np.ndarray, np.ndarray]:
+    """uv of all estimated and of all true tracks in one frame, both in pixels of the estimate."""
+    assert scene.tracks is not None and truth.tracks is not None
+    true_uv = track_uv(truth.tracks, truth, true_frame) * [scene.width / truth.width, scene.height / truth.height]
+    return track_uv(scene.tracks, scene, frame), true_uv

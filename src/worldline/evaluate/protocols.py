@@ -21,6 +21,7 @@ class Protocol:
         mask_skip_ends: leave out the first and the last frame of J, as DAVIS does.
         track_alignment: kind of the trimmed alignment on truly static pixels that is applied to tracks.
         match_px: a predicted and a true track belong together when this close in the predicted track's query frame.
+        cover_px: a true sample counts as covered when an estimated track has a position this close in its frame.
         max_gap_s: time stamps further apart are not paired; None is half a frame.
     """
 
@@ -34,6 +35,7 @@ class Protocol:
     mask_skip_ends: bool = False
     track_alignment: Kind = "sim3"
     match_px: float = 1.5
+    cover_px: float = 10.0
     max_gap_s: float | None = None
 
 

@@ -11,7 +11,14 @@ import numpy as np
 from jaxtyping import Float
 
 from worldline.evaluate import depth, masks, motion, paths
-from worldline.evaluate.correspondence import FramePairs, nearest_frame, paired_frames, paired_tracks, static_alignment
+from worldline.evaluate.correspondence import (
+    FramePairs,
+    nearest_frame,
+    paired_frames,
+    paired_tracks,
+    static_alignment,
+    track_coverage,
+)
 from worldline.evaluate.protocols import Protocol
 from worldline.evaluate.protocols import protocol as named_protocol
 from worldline.scene.scene import Scene
@@ -169,17 +176,15 @@ def _track_part(scene: Scene, truth: Scene, pairs: FramePairs, rules: Protocol) 
     if matched is None:
         return _Part({}, notes=("tracks are not compared: no track starts where a true one is.",))
     metrics = {"track_matched": matched.matched}
-    for name, among, covered in (
-        ("static", ~matched.moving, matched.covered_static),
-        ("moving", matched.moving, matched.covered),
-    ):
-        scores = motion.track_scores(matched.points, matched.truth, matched.visible & among)
+    for name, moving in (("static", False), ("moving", True)):
+        scores = motion.track_scores(matched.points, matched.truth, matched.visible & (matched.moving == moving))
         metrics |= {
             f"track_epe_{name}_m": scores.epe_m,
             f"track_epe_median_{name}_m": scores.epe_median_m,
             f"track_apd_{name}": scores.apd,
             f"track_flow_epe_{name}_m": scores.flow_epe_m,
-            f"track_coverage_{name}": covered,
+            f"track_samples_{name}": scores.samples,
+            f"track_coverage_{name}": track_coverage(scene, truth, pairs, moving=moving, cover_px=rules.cover_px),
         }
     return _Part(metrics, {"tracks": f"{found.name} {how}"})
 
