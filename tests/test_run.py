@@ -134,6 +134,22 @@ def test_an_interruption_after_the_scene_was_written_only_makes_the_rest(bench):
     assert bench.engine.computed == []
 
 
+def test_a_half_made_product_is_made_again(bench):
+    def half(scene, path):
+        path.mkdir()
+        (path / "first.png").write_bytes(b"")
+        raise KeyboardInterrupt
+
+    def full(scene, path):
+        path.mkdir()
+        (path / "second.png").write_bytes(b"")
+
+    with pytest.raises(KeyboardInterrupt):
+        go(bench, products={"stills": half})
+    go(bench, products={"stills": full})
+    assert [p.name for p in (bench.out / "stills").iterdir()] == ["second.png"]
+
+
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(bench, tmp_path):
     whole = bench.out
     go(bench)

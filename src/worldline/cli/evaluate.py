@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from worldline.errors import InputError
 from worldline.evaluate.report import Report, evaluate, evaluate_path
-from worldline.io.formats.tum import read_tum
+from worldline.io.formats import tum
 from worldline.scene.store import load
 
 
@@ -37,8 +38,9 @@ def run(
 def compare(scene: Path, truth: Path, protocol: str = "default") -> Report:
     """The report on a scene folder, from a scene folder or a TUM file as the truth."""
     if truth.is_file():
-        times_s, world_from_cam = read_tum(truth)
-        return evaluate_path(load(scene), times_s, world_from_cam, protocol=protocol, truth_name=truth.name)
+        path = tum.read(truth)
+        report = evaluate_path(load(scene), path.times_s, path.world_from_cam, protocol=protocol, truth_name=truth.name)
+        return replace(report, notes=path.notes + report.notes)
     if not truth.exists():
         raise InputError(f"{truth} does not exist; give the folder of a true scene or a TUM file.")
     return evaluate(load(scene), load(truth), protocol=protocol)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -179,10 +180,15 @@ def _scene_on_disk(request: Request, stages: Path, journal: Journal) -> Scene:
 
 
 def _make(products: Mapping[str, Product], scene: Scene, ready: Path, journal: Journal) -> None:
+    """Every product under a temporary name first: what bears its name is whole."""
     for name, make in products.items():
         if not (ready / name).exists():
             with _timed(journal, name):
-                make(scene, ready / name)
+                temporary = ready / "unfinished"
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir()
+                make(scene, temporary / name)
+                (temporary / name).replace(ready / name)
 
 
 def _known(request: Request, video: Video) -> Observations | None:
