@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from worldline.errors import InputError
-from worldline.evaluate.correspondence import nearest_frame, paired_frames, track_uv
+from worldline.evaluate.correspondence import nearest_frame, paired_frames, track_coverage, track_uv
 from worldline.evaluate.protocols import PROTOCOLS, Protocol
 from worldline.evaluate.report import Report, evaluate, evaluate_path
 from worldline.geometry import se3
@@ -204,3 +204,15 @@ def test_the_nearest_pixel_is_the_one_that_holds_the_centre():
     image = np.arange(16).reshape(4, 4)
     np.testing.assert_array_equal(nearest_frame(image, 2, 2), [[5, 7], [13, 15]])
     np.testing.assert_array_equal(nearest_frame(image, 8, 8), image.repeat(2, 0).repeat(2, 1))
+
+
+def test_coverage_does_not_depend_on_where_tracks_were_seeded_but_on_their_label():
+    truth = true_scene()
+    near = truth.tracks.points_world + np.float32(0.1)  # a few pixels aside, so none of them matches
+    report = evaluate(replace(truth, tracks=replace(truth.tracks, points_world=near)), truth)
+    assert any("tracks are not compared" in n for n in report.notes)
+    pairs = paired_frames(truth.times_s, truth.times_s)
+    for label, expected in ((truth.tracks.moving, 1.0), (np.zeros_like(truth.tracks.moving), 0.0)):
+        scene = replace(truth, tracks=replace(truth.tracks, points_world=near, moving=label))
+        assert track_coverage(scene, truth, pairs, moving=True, cover_px=6.0) == pytest.approx(expected, abs=0.05)
+        assert track_coverage(scene, truth, pairs, moving=True, cover_px=0.1) == pytest.approx(0, abs=0.05)

@@ -41,7 +41,7 @@ def fit(
     """The similarity a_from_b with the least weighted squared error (Umeyama 1991, eq. 34 to 43).
 
     Where the points do not determine the rotation (all equal, or on one line) the result is still a valid
-    similarity with least error, but its rotation is one of many; `evaluate.paths` decides what to do then.
+    similarity with least error, but its rotation is one of many; `evaluate.alignment` decides what to do then.
     """
     w = torch.ones_like(points_a[:, 0]) if weight is None else weight
     w = w / w.sum()
