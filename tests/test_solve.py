@@ -59,6 +59,25 @@ def test_analytic_jacobians_equal_forward_mode(kind):
         torch.testing.assert_close(block, twin)
 
 
+@pytest.mark.parametrize("kind", ["motion prior", "baseline", "prior"])
+def test_analytic_jacobians_of_priors_equal_forward_mode(kind):
+    g = torch.Generator().manual_seed(5)
+    cams = se3.exp(torch.randn(4, 6, generator=g, dtype=torch.float64) * 0.5)
+    moved = retract(cams, 0.3 * torch.randn(4, 6, generator=g, dtype=torch.float64))
+    if kind == "motion prior":
+        term = terms.motion_prior(cams, torch.tensor([0, 2, 3]), 0.1, 0.2)
+    elif kind == "baseline":
+        term = bundle.baseline_prior(cams, torch.tensor([3]))
+    else:
+        term = terms.prior("log_focal", torch.ones(1, 1, dtype=torch.float64), 0.1)
+    state = {"world_from_cam": moved, "log_focal": torch.full((1, 1), 0.2, dtype=torch.float64)}
+    value, blocks = term.linearise(state)
+    expected, twins = forward_jacobian(term.residual, term.gather(state))
+    torch.testing.assert_close(value, expected)
+    for block, twin in zip(blocks, twins, strict=True):
+        torch.testing.assert_close(block, twin, atol=1e-9, rtol=1e-6)
+
+
 def test_forward_jacobian_equals_finite_differences():
     g = torch.Generator().manual_seed(3)
     rows = [se3.exp(torch.randn(5, 6, generator=g, dtype=torch.float64)) for _ in range(3)]

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from worldline.solve.problem import State, System, Term, tangent_size
+from worldline.solve.problem import State, System, Term, squared_norm, tangent_size
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,36 @@ def normal_equations(state: State, terms: Sequence[Term], layout: Layout) -> tup
         columns = torch.cat(
             [layout.columns(*term.uses[i], device=residual.device).expand(len(residual), -1) for i in chosen], -1
         )
-        block = torch.einsum("mki,mkj->mij", joint, joint)
+        block = products(joint, joint)
         index = columns[:, :, None] * layout.total + columns[:, None, :]
         hessian.view(-1).index_add_(0, index.reshape(-1), block.reshape(-1))
-        gradient.index_add_(0, columns.reshape(-1), torch.einsum("mki,mk->mi", joint, residual).reshape(-1))
+        gradient.index_add_(0, columns.reshape(-1), slopes(joint, residual).reshape(-1))
     return hessian, gradient
 
 
 def weighted(state: State, term: Term) -> tuple[Tensor, list[Tensor]]:
     """Residuals and Jacobians of a term, both times the root of the robust weight."""
     residual, jacobians = term.linearise(state)
-    root = term.loss.weight(residual.square().sum(-1)).sqrt()
+    root = term.loss.weight(squared_norm(residual)).sqrt()
     return residual * root[:, None], [j * root[:, None, None] for j in jacobians]
+
+
+def products(a: Float[Tensor, "m k i"], b: Float[Tensor, "m k j"]) -> Float[Tensor, "m i j"]:
+    """a^T b of every residual, component by component (see `problem`: the layout is components first)."""
+    first, second = a.permute(1, 2, 0), b.permute(1, 2, 0)
+    out = first[0][:, None] * second[0]
+    for k in range(1, len(first)):
+        out.addcmul_(first[k][:, None], second[k])
+    return out.permute(2, 0, 1)
+
+
+def slopes(a: Float[Tensor, "m k i"], residual: Float[Tensor, "m k"]) -> Float[Tensor, "m i"]:
+    """a^T r of every residual."""
+    first, second = a.permute(1, 2, 0), residual.T
+    out = first[0] * second[0]
+    for k in range(1, len(first)):
+        out.addcmul_(first[k], second[k])
+    return out.T
 
 
 def damped_solve(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:

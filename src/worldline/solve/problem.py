@@ -43,11 +43,11 @@ class Term:
 
     def gather(self, state: State) -> list[Tensor]:
         """The rows every residual looks at."""
-        return [state[v] if rows is None else state[v][rows] for v, rows in self.uses]
+        return [state[v] if rows is None else _rows(state[v], rows) for v, rows in self.uses]
 
     def squares(self, state: State) -> Float[Tensor, "m"]:
         """Squared whitened norm of each residual."""
-        return self.residual(*self.gather(state)).square().sum(-1)
+        return squared_norm(self.residual(*self.gather(state)))
 
     def cost(self, state: State) -> Tensor:
         """This term's share of the objective."""
@@ -60,6 +60,21 @@ class Term:
             return forward_jacobian(self.residual, rows)
         residual, blocks = self.jacobian(*rows)
         return residual, list(blocks)
+
+
+def squared_norm(residual: Float[Tensor, "m k"]) -> Float[Tensor, "m"]:
+    """Sum of squares of the few components of every residual."""
+    out = residual[:, 0] ** 2
+    for k in range(1, residual.shape[1]):
+        out = torch.addcmul(out, residual[:, k], residual[:, k])
+    return out
+
+
+def _rows(variable: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a variable, laid out component by component: arithmetic on thousands of small matrices is then
+    arithmetic on a few long vectors, several times faster; the shape is that of plain indexing."""
+    flat = variable.flatten(1).T.contiguous().index_select(1, rows)
+    return flat.T.unflatten(1, variable.shape[1:])
 
 
 def is_motion(variable: Tensor) -> bool:

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldline.solve.methods import Layout, damped_solve, normal_equations, predicted_decrease, weighted
+from worldline.solve.methods import (
+    Layout,
+    damped_solve,
+    normal_equations,
+    predicted_decrease,
+    products,
+    slopes,
+    weighted,
+)
 from worldline.solve.problem import State, System, Term, tangent_size
 
 
@@ -46,6 +54,9 @@ class _Samples:
     framed: tuple[int, ...]
     shared: tuple[int, ...]
     eliminated: int
+    per_frame: tuple[int, ...]
+    order: Tensor | None
+    """Residuals sorted by frame, unless they already are."""
 
     @classmethod
     def of(cls, term: Term, eliminate: str, layout: Layout) -> _Samples:
@@ -57,7 +68,9 @@ class _Samples:
         frame = term.uses[framed[0]][1] if framed else torch.zeros_like(point)
         assert frame is not None
         assert all(term.uses[i][1] is frame for i in framed), f"{term.name} must look at one frame only"
-        return cls(point, frame, tuple(framed), tuple(shared), position[0])
+        order = None if bool((frame.diff() >= 0).all()) else frame.argsort(stable=True)
+        per_frame = tuple(torch.bincount(frame).tolist())
+        return cls(point, frame, tuple(framed), tuple(shared), position[0], per_frame, order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,11 +166,11 @@ class _SchurSystem:
         columns, parts = [], []
         for name, rows in self.framed.items():
             d, start = self.layout.size[name], self.layout.start[name]
-            part = rows[gr.offset[g] : gr.offset[g + 1]].view(b - a, end - begin, size, d)
-            parts.append(part.transpose(1, 2).reshape(b - a, size, -1))
+            part = rows[:, gr.offset[g] : gr.offset[g + 1]].view(size, d, b - a, end - begin)
+            parts.append(part.permute(2, 0, 3, 1).reshape(b - a, size, -1))
             columns.append(torch.arange(start + begin * d, start + end * d, device=rows.device))
         for name, rows in self.shared.items():
-            parts.append(rows[a:b])
+            parts.append(rows[:, a:b].view(size, -1, b - a).permute(2, 0, 1))
             start = self.layout.start[name]
             columns.append(torch.arange(start, start + self.layout.size[name], device=rows.device))
         if not parts:
@@ -177,32 +190,37 @@ def _assemble(
 ) -> _SchurSystem:
     kept, kept_gradient = normal_equations(state, others, layout)
     like, count = state[eliminate], len(state[eliminate])
-    points, points_gradient = like.new_zeros(count, size * size), like.new_zeros(count, size)
+    points, points_gradient = like.new_zeros(size * size, count), like.new_zeros(size, count)
     framed: dict[str, Tensor] = {}
     shared: dict[str, Tensor] = {}
     for term, s, rows in zip(on_points, samples, groups.rows, strict=True):
         residual, jacobians = weighted(state, term)
         own = jacobians[s.eliminated]
         place = groups.rank[s.point]
-        points.index_add_(0, place, torch.einsum("mki,mkj->mij", own, own).flatten(1))
-        points_gradient.index_add_(0, place, torch.einsum("mki,mk->mi", own, residual))
+        points.index_add_(1, place, _components(products(own, own)))
+        points_gradient.index_add_(1, place, slopes(own, residual).T)
         _add_kept(kept, kept_gradient, term, s, residual, jacobians, layout)
         for i in s.framed:
             name = term.uses[i][0]
-            block = torch.einsum("mki,mkj->mij", own, jacobians[i]).flatten(1)
+            block = _components(products(own, jacobians[i]))
             if name not in framed:
-                framed[name] = like.new_zeros(groups.offset[-1], block.shape[1])
-            framed[name].index_add_(0, rows, block)
+                framed[name] = like.new_zeros(len(block), groups.offset[-1])
+            framed[name].index_add_(1, rows, block)
         for i in s.shared:
             name = term.uses[i][0]
-            block = torch.einsum("mki,mkj->mij", own, jacobians[i])
+            block = _components(products(own, jacobians[i]))
             if name not in shared:
-                shared[name] = like.new_zeros(count, *block.shape[1:])
-            shared[name].index_add_(0, place, block)
+                shared[name] = like.new_zeros(len(block), count)
+            shared[name].index_add_(1, place, block)
     return _SchurSystem(
         layout, groups, eliminate, kept, kept_gradient,
-        points.view(count, size, size), points_gradient, framed, shared,
+        points.T.reshape(count, size, size), points_gradient.T.contiguous(), framed, shared,
     )  # fmt: skip
+
+
+def _components(blocks: Tensor) -> Tensor:
+    """(M, i, j) as (i * j, M), the layout in which it was computed."""
+    return blocks.permute(1, 2, 0).flatten(0, 1)
 
 
 def _add_kept(
@@ -218,12 +236,12 @@ def _add_kept(
     chosen = (*samples.framed, *samples.shared)
     if not chosen:
         return
-    joint = torch.cat([jacobians[i] for i in chosen], -1)
-    frames = int(samples.frame.max()) + 1
-    width = joint.shape[-1]
-    blocks = joint.new_zeros(frames, width * width)
-    blocks.index_add_(0, samples.frame, torch.einsum("mki,mkj->mij", joint, joint).flatten(1))
-    slopes = joint.new_zeros(frames, width).index_add_(0, samples.frame, torch.einsum("mki,mk->mi", joint, residual))
+    joint = torch.cat([*(jacobians[i].permute(1, 2, 0) for i in chosen), residual.T[:, None]], 1)
+    if samples.order is not None:
+        joint = joint[..., samples.order]
+    parts = joint.split(samples.per_frame, -1)
+    blocks = torch.stack([(part @ part.transpose(-1, -2)).sum(0) for part in parts])
+    frames = len(parts)
     every = torch.arange(frames, device=joint.device)
     columns = torch.cat(
         [
@@ -233,5 +251,5 @@ def _add_kept(
         -1,
     )
     index = columns[:, :, None] * layout.total + columns[:, None, :]
-    kept.view(-1).index_add_(0, index.reshape(-1), blocks.reshape(-1))
-    gradient.index_add_(0, columns.reshape(-1), slopes.reshape(-1))
+    kept.view(-1).index_add_(0, index.reshape(-1), blocks[:, :-1, :-1].reshape(-1))
+    gradient.index_add_(0, columns.reshape(-1), blocks[:, :-1, -1].reshape(-1))

@@ -39,7 +39,9 @@ class PixelSamples:
 
 def in_camera(world_from_cam: Float[Tensor, "m 4 4"], points: Float[Tensor, "m 3"]) -> Float[Tensor, "m 3"]:
     """Each point in its own camera's frame."""
-    return torch.einsum("mji,mj->mi", world_from_cam[:, :3, :3], points - world_from_cam[:, :3, 3])
+    motion = world_from_cam.permute(1, 2, 0)
+    away = points.T - motion[:3, 3]
+    return (motion[:3, :3] * away[:, None]).sum(0).T
 
 
 def reprojection(
@@ -54,16 +56,23 @@ def reprojection(
         return (x[:, :2] / x[:, 2:].clamp_min(NEAREST) * (focal * log_focal.exp()) + centre - samples.uv) * weight
 
     def jacobian(world_from_cam: Tensor, points: Tensor, log_focal: Tensor) -> tuple[Tensor, list[Tensor]]:
-        x = in_camera(world_from_cam, points)
-        inverse_z = 1 / x[:, 2:].clamp_min(NEAREST)
-        xy, scaled = x[:, :2] * inverse_z, focal * log_focal.exp() * weight
-        along = torch.zeros(len(x), 2, 3, dtype=x.dtype, device=x.device)
-        along[:, 0, 0], along[:, 1, 1] = (scaled * inverse_z).unbind(-1)
-        along[:, :, 2] = -scaled * inverse_z * xy
-        offset = xy * scaled
-        camera = torch.cat([-along, along @ se3.hat(x)], -1)
-        point = along @ world_from_cam[:, :3, :3].transpose(-1, -2)
-        return offset + (centre - samples.uv) * weight, [camera, point, offset[..., None]]
+        x = in_camera(world_from_cam, points).T
+        rotation = world_from_cam.permute(1, 2, 0)[:3, :3]
+        inverse_z = 1 / x[2].clamp_min(NEAREST)
+        right, down = x[0] * inverse_z, x[1] * inverse_z
+        fx, fy = (focal * log_focal.exp()).flatten()[:, None] * weight[:, 0]
+        # derivative of the pixel by the point in the camera: (a, 0, -a right), (0, b, -b down)
+        a, b, zero = fx * inverse_z, fy * inverse_z, torch.zeros_like(fx)
+        u_turn = torch.stack([right * x[1], -(x[2] + right * x[0]), x[1]]) * a
+        v_turn = torch.stack([x[2] + down * x[1], -down * x[0], -x[0]]) * b
+        u = torch.cat([torch.stack([-a, zero, a * right]), u_turn])
+        v = torch.cat([torch.stack([zero, -b, b * down]), v_turn])
+        u_point = a * (rotation[:, 0] - right * rotation[:, 2])
+        v_point = b * (rotation[:, 1] - down * rotation[:, 2])
+        offset = torch.stack([right * fx, down * fy])
+        residual = offset.T + (centre - samples.uv) * weight
+        blocks = [torch.stack([u, v]), torch.stack([u_point, v_point]), offset[:, None]]
+        return residual, [block.permute(2, 0, 1) for block in blocks]
 
     uses = (("world_from_cam", samples.frame), ("points", samples.point), ("log_focal", None))
     return Term(name, uses, residual, jacobian, loss or Square())
@@ -80,15 +89,14 @@ def log_depth(
         return (z.log() - log_depth[:, None] - log_depth_scale) * weight
 
     def jacobian(world_from_cam: Tensor, points: Tensor, log_depth_scale: Tensor) -> tuple[Tensor, list[Tensor]]:
-        x = in_camera(world_from_cam, points)
-        z = x[:, 2:].clamp_min(NEAREST)
-        slope = weight / z
+        x = in_camera(world_from_cam, points).T
+        z = x[2].clamp_min(NEAREST)
+        slope = weight[:, 0] / z
         zero = torch.zeros_like(slope)
-        turn = torch.cat([-x[:, 1:2] * slope, x[:, :1] * slope, zero], -1)
-        camera = torch.cat([zero, zero, -slope, turn], -1)[:, None]
-        point = (slope * world_from_cam[:, :3, 2])[:, None]
-        value = (z.log() - log_depth[:, None] - log_depth_scale) * weight
-        return value, [camera, point, -weight[:, None]]
+        camera = torch.stack([zero, zero, -slope, -x[1] * slope, x[0] * slope, zero])
+        point = world_from_cam.permute(1, 2, 0)[:3, 2] * slope
+        value = (z[:, None].log() - log_depth[:, None] - log_depth_scale) * weight
+        return value, [camera.T[:, None], point.T[:, None], -weight[:, None]]
 
     uses = (("world_from_cam", samples.frame), ("points", samples.point), ("log_depth_scale", samples.frame))
     return Term("log_depth", uses, residual, jacobian, loss or Square())
