@@ -100,7 +100,7 @@ def align(depth_z: DepthMap, truth_z: DepthMap, where: Where, *, name: str = "me
     in_disparity = name == "lsq-disparity"
     d, t = depth_z[usable], truth_z[usable]
     d, t = (1 / d, 1 / t) if in_disparity else (d, t)
-    scale, shift = ALIGNMENTS[name](d, t)
+    scale, shift = _FITS[name](d, t)
     floor = _FLOOR * float(np.median(t)) if shift else 0.0
     return DepthAlignment(name, np.full(count, scale), np.full(count, shift), in_disparity, floor)
 
@@ -233,12 +233,11 @@ def _l1_scale_shift(d: np.ndarray, t: np.ndarray, *, rounds: int = 100, toleranc
     return scale, shift
 
 
-ALIGNMENTS: dict[str, Callable[[np.ndarray, np.ndarray], Coefficients]] = {
-    "none": lambda d, t: (1.0, 0.0),
+_FITS: dict[str, Callable[[np.ndarray, np.ndarray], Coefficients]] = {
     "median": _median,
-    "median-frame": _median,
     "scale": _l1_scale,
     "scale-shift": _l1_scale_shift,
     "lsq-scale-shift": _lsq,
     "lsq-disparity": _lsq,
 }
+ALIGNMENTS = ("none", "median", "median-frame", "scale", "scale-shift", "lsq-scale-shift", "lsq-disparity")
