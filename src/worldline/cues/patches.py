@@ -20,9 +20,9 @@ from worldline.cues.optical_flow import sample
 class Config:
     """How patches are cut and aligned."""
 
-    side_px: int = 15
+    side_px: int = 11
     """Side of the square patch."""
-    window_px: float = 4.0
+    window_px: float = 3.0
     """Standard deviation of the Gaussian that weights the patch."""
     blur_px: float = 0.7
     """Gaussian blur of the frames before, against noise and interpolation error."""

@@ -37,17 +37,19 @@ class Config:
     """Frames between two looks for uncovered cells."""
     start_sigma_px: float = 0.25
     """A track starts only where the texture allows this accuracy at the noise of `patches`."""
+    jump: float = 0.06
+    """Change of the flow, in pixels per pixel, that no single surface shows between two frames."""
     border_px: float = 4.0
     """Tracks start and stay at least so far inside the image."""
     trusted_likeness: float = 0.8
     """Correlation with the template from which its position is believed."""
     fresh_likeness: float = 0.85
     """A trusted template that correlates less is cut anew."""
-    hidden_likeness: float = 0.5
+    hidden_likeness: float = 0.6
     """A textured patch that correlates less is hidden."""
     patience: int = 3
     """Frames that a track lives on flow alone before its template is cut anew."""
-    gap_px: float = 1.0
+    gap_px: float = 0.8
     """Flow whose two directions disagree by more (and by 5 per cent of its length) is wrong or hidden."""
     reach_px: float = 1.5
     """How far the template may be found from where the flow says, beyond three sigma."""
@@ -100,7 +102,7 @@ def track_grid(
     def uncovered(frame: int, image: np.ndarray, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if frame % config.reseed_every and frame != count - 1:
             return np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
-        uv = grid_seeds(image, live, config)
+        uv = grid_seeds(image, flow.between(frame, frame + 1 if frame + 1 < count else frame - 1), live, config)
         first = sum(len(s) for s in started)
         started.append(uv)
         asked.append(np.full(len(uv), frame))
@@ -136,13 +138,19 @@ def track_points(
 
 
 def grid_seeds(
-    image: Float[np.ndarray, "h w"], live: Float[np.ndarray, "n 2"], config: Config
+    image: Float[np.ndarray, "h w"],
+    flow: Float[np.ndarray, "h w 2"],
+    live: Float[np.ndarray, "n 2"],
+    config: Config,
 ) -> Float[np.ndarray, "m 2"]:
-    """The most textured pixel of every cell without a live track, where it is textured enough."""
+    """The most textured pixel of every cell without a live track, where it is textured enough.
+
+    Near a jump of the flow a patch sees two surfaces and follows neither, so such pixels come last.
+    """
     height, width = image.shape
     cell = max(np.sqrt(height * width / config.live), 4.0)
     down, across = int(height // cell), int(width // cell)
-    strength = _corner_strength(image, config)
+    strength = _corner_strength(image, config) * np.where(_near_jump(flow, config), 0.02, 1.0)
     size = np.array([width / across, height / down])
     taken = np.zeros((down, across), dtype=bool)
     at = (live / size).astype(int)
@@ -151,6 +159,14 @@ def grid_seeds(
     uv = best[~taken.ravel()]
     enough = config.patches.noise / np.sqrt(np.maximum(strength[tuple(uv.astype(int)[:, ::-1].T)], 1e-9))
     return uv[enough < config.start_sigma_px].astype(np.float32)
+
+
+def _near_jump(flow: np.ndarray, config: Config) -> np.ndarray:
+    """Whether the flow changes faster than on a smooth surface anywhere within the patch around each pixel."""
+    steps = [cv2.Sobel(flow, cv2.CV_32F, dx, 1 - dx, scale=1 / 8) for dx in (0, 1)]
+    steep = np.sqrt(sum((s**2).sum(-1) for s in steps)) > config.jump
+    side = 2 * round(config.patches.window_px) + 1
+    return cv2.dilate(steep.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
 
 
 def _corner_strength(image: np.ndarray, config: Config) -> np.ndarray:
