@@ -97,6 +97,17 @@ def test_variable_frame_rate_is_kept(tmp_path: Path) -> None:
     assert video.notes == ()
 
 
+def test_an_edited_clip_is_not_called_damaged(plain: Path, tmp_path: Path) -> None:
+    data = bytearray(plain.read_bytes())
+    at = data.index(b"elst") + 12
+    length, start = struct.unpack_from(">Ii", data, at)
+    assert (length, start) == (COUNT * 40, 0)
+    struct.pack_into(">I", data, at, length // 2)
+    (tmp_path / "trimmed.mp4").write_bytes(data)
+    video = read_video(tmp_path / "trimmed.mp4")
+    assert (len(video), video.notes) == (COUNT // 2, ())
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".ts", ".mov"])
 def test_other_containers_are_read_whole(tmp_path: Path, suffix: str) -> None:
     video = read_video(clip(tmp_path / f"clip{suffix}"))
@@ -175,6 +186,18 @@ def test_a_truncated_matroska_clip_is_noticed_without_a_frame_count(tmp_path: Pa
     assert "damaged or missing" in video.notes[0]
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_no_cut_goes_unnoticed(tmp_path: Path, suffix: str) -> None:
+    whole = clip(tmp_path / f"whole{suffix}")
+    data, cut = whole.read_bytes(), tmp_path / f"cut{suffix}"
+    for share in (0.55, 0.8, 0.9, 0.95, 0.97):
+        cut.write_bytes(data[: int(share * len(data))])
+        video = read_video(cut)
+        assert video.facts is not None
+        assert len(video) == COUNT or video.facts["lost_frames"] == pytest.approx(COUNT - len(video), abs=1)
+        assert len(video) == COUNT or "damaged or missing" in video.notes[0]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_flipped_bits_are_noticed(plain: Path, tmp_path: Path, seed: int) -> None:
     data = bytearray(plain.read_bytes())
@@ -212,7 +235,18 @@ def no_frames(path: Path) -> None:
         container.start_encoding()
 
 
+def without_index(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for t in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(t), format="rgb24")))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().split(b"moov")[0])
+
+
 BAD = {
+    "unfinished.mp4": (without_index, FormatError, "lost its index"),
     "text.mp4": (lambda p: p.write_text("not a video\n" * 50), FormatError, "not a video"),
     "text.txt": (lambda p: p.write_text("not a video\n" * 50), FormatError, "text file"),
     "empty.mp4": (lambda p: p.write_bytes(b""), FormatError, "empty"),

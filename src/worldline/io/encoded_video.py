@@ -29,7 +29,7 @@ _FILM_DIAGONAL_MM = float(np.hypot(36.0, 24.0))
 _FOCAL_TAG = "focal_length.35mm_equivalent"  # as phones write it: com.apple.quicktime.camera.focal_length...
 _TRANSFER = {1: "BT.709", 6: "BT.601", 13: "sRGB", 14: "BT.2020", 15: "BT.2020", 16: "PQ", 18: "HLG"}  # ITU-T H.273
 _BT709 = 1
-_SHORT_PERIODS = 2.5  # a clip whose last frame ends this many frame times early has lost its end
+_SHORT_SHARE = 0.75  # a clip whose last frame ends this share of a frame time early has lost its end
 
 
 @dataclass
@@ -45,6 +45,7 @@ class _Tally:
     cut: bool = False
     at_end: bool = False
     last_end_s: float = 0.0
+    longest_gap_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,16 @@ def _cannot_open(path: Path, error: Exception) -> InputError:
         return InputError(f"{path} cannot be read (permission denied); change its permissions.")
     if path.stat().st_size == 0:
         return FormatError(f"{path} is empty; give a video file or a folder of images.")
+    if _is_mp4(path):
+        return FormatError(f"{path} has lost its index (the recording or copy was cut off); repair it or give another.")
     return FormatError(
         f"{path} is not a video that can be read (damaged, cut off, or another kind of file); give another."
     )
+
+
+def _is_mp4(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(12)[4:8] == b"ftyp"
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
@@ -225,6 +233,7 @@ def _timed(
         shown_s = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else period_s
         tally.last_end_s = max(tally.last_end_s, time_s + shown_s)
         yield time_s, frame
+        tally.longest_gap_s = max(tally.longest_gap_s, time_s - last_s)
         last_s = time_s
 
 
@@ -259,7 +268,7 @@ def _first_look(
     layout = _Layout(coded, stored, swap, (c if swap else a) < 0, (b if swap else d) < 0)
     transfer = _TRANSFER.get(int(stream.codec_context.color_trc or 0), "unknown")
     facts: dict[str, Any] = {
-        "codec": stream.codec_context.name,
+        "codec": stream.codec_context.codec.canonical_name,
         "rotation": int(frame.rotation),
         "bits": int(frame.format.components[0].bits),
         "transfer": transfer,
@@ -321,17 +330,18 @@ def _loss_facts(
     The declared number alone does not show a loss, since an edited clip declares frames it does not show: the
     stream must also have broken off, ended early, or have packets from which no frame came.
     """
-    missing = (length_s - tally.last_end_s) / period_s if length_s and tally.at_end else 0.0
-    short = tally.at_end and (tally.cut or missing > _SHORT_PERIODS)
+    exact = container.format.name.startswith("mov")  # its index has one entry and one duration per frame
+    missing_s = length_s - tally.last_end_s if length_s else 0.0
+    gap_s = period_s if exact else max(tally.longest_gap_s, period_s)
+    short = tally.at_end and (tally.cut or missing_s > _SHORT_SHARE * gap_s)
     lost = tally.errors
     if tally.at_end and from_start and stream.frames:
-        one_frame_per_packet = container.format.name.startswith("mov")
         if short:
             lost = stream.frames - tally.discarded - tally.decoded
-        elif one_frame_per_packet:
+        elif exact:
             lost = tally.packets - tally.discarded - tally.decoded
     elif short:
-        lost = tally.errors + max(round(missing), int(tally.cut))
+        lost = tally.errors + max(round(missing_s / period_s), int(tally.cut))
     lost = max(lost, 0)
     return {
         "declared_frames": int(stream.frames) or tally.decoded + lost,
