@@ -168,6 +168,40 @@ def test_the_suffix_chooses_and_an_unknown_one_lists_what_exists(scene: Scene, t
         export(scene, tmp_path / "b.ply", scale=3)
 
 
+READERS = {
+    "a.ply": ("a.ply", ply.read_points),
+    "a.tum": ("a.tum", tum.read),
+    "a.npz": ("a.npz", npz.read),
+    "depth/000001.png": ("depth", png_depth.read),
+    "depth/depth.json": ("depth", png_depth.read),
+    "colmap/sparse/0/cameras.txt": ("colmap/sparse/0", colmap.read_model),
+    "colmap/sparse/0/images.txt": ("colmap/sparse/0", colmap.read_model),
+    "colmap/sparse/0/points3D.txt": ("colmap/sparse/0", colmap.read_model),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_files_are_read_or_refused_but_never_crash(scene: Scene, tmp_path: Path, name: str) -> None:
+    export(scene, tmp_path / "depth", format="png-depth")
+    export(scene, tmp_path / "colmap", format="colmap")
+    for suffix in ("ply", "tum", "npz"):
+        export(scene, tmp_path / f"a.{suffix}")
+    rng = np.random.default_rng(0)
+    good, (what, read) = (tmp_path / name).read_bytes(), READERS[name]
+    refused = 0
+    for _ in range(40):
+        bad = bytearray(good[: rng.integers(1, len(good) + 1)])
+        for at in rng.integers(0, min(len(bad), 1500), rng.integers(0, 8)):
+            bad[at] = rng.integers(256)
+        (tmp_path / name).write_bytes(bad)
+        try:
+            read(tmp_path / what)
+        except FormatError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 10
+
+
 # PLY
 
 

@@ -212,6 +212,21 @@ def test_flipped_bits_are_noticed(plain: Path, tmp_path: Path, seed: int) -> Non
     assert any("damaged" in note for note in video.notes)
 
 
+def test_no_damage_crashes_the_reader(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for suffix in (".mp4", ".mkv"):
+        data, path = clip(tmp_path / f"good{suffix}").read_bytes(), tmp_path / f"bad{suffix}"
+        for _ in range(12):
+            bad = bytearray(data)
+            for at in rng.integers(0, min(len(bad), 3000), 15):
+                bad[at] = rng.integers(256)
+            path.write_bytes(bad)
+            try:
+                assert len(read_video(path, max_side=32)) > 0
+            except InputError as error:
+                assert "\n" not in str(error)
+
+
 def test_one_frame_is_a_clip_of_one_frame(tmp_path: Path) -> None:
     video = read_video(clip(tmp_path / "one.mp4", stamps_ms=[0]))
     assert len(video) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -79,7 +80,7 @@ def read_encoded(path: Path, selection: Selection, store: FrameStore, progress: 
         FormatError: not a video, no frame in it, or (strict) anything lost or damaged. InputError: nothing chosen.
     """
     try:
-        container = av.open(f"file:{path}")
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise _cannot_open(path, error) from error
     with container:
@@ -170,10 +171,9 @@ def _declared_length_s(container: InputContainer, stream: VideoStream) -> float 
     """How long the pictures should last, where the file says so."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    parts = stream.metadata.get("DURATION", "").split(":")  # Matroska, per stream
-    if len(parts) == 3:
-        hours, minutes, seconds = parts
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska, per stream
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
     alone = len(container.streams) == 1
     return container.duration / av.time_base if alone and container.duration else None
 

@@ -141,14 +141,18 @@ def _pixels(scene: Scene, frame: int, mask: Bool[np.ndarray, "h w"]) -> tuple[Po
 def _read_header(file: BinaryIO, path: Path) -> tuple[int, np.dtype]:
     if file.readline().strip() != b"ply" or file.readline().split()[:2] != [b"format", b"binary_little_endian"]:
         raise FormatError(f"{path} is not a binary little endian PLY file; convert it first.")
-    count, fields, element = 0, list[tuple[str, str]](), ""
-    while (line := file.readline()) and line.strip() != b"end_header":
-        words = line.decode("ascii", "replace").split()
-        if words[:1] == ["element"]:
-            element = words[1] if not fields or words[1] == "vertex" else "other"
-            count = int(words[2]) if element == "vertex" else count
-        elif words[:1] == ["property"] and element == "vertex":
-            fields.append((words[-1], f"<{_TYPES.get(words[1], '')}"))
-    if not {"x", "y", "z"} <= {name for name, _ in fields} or any(kind == "<" for _, kind in fields):
-        raise FormatError(f"{path} has no plain x, y, z per vertex; give a point cloud.")
-    return count, np.dtype(fields)
+    count, fields, element, first = 0, list[tuple[str, str]](), "", ""
+    try:
+        while (line := file.readline()) and line.strip() != b"end_header":
+            words = line.decode("ascii").split()
+            if words[:1] == ["element"]:
+                element, first = words[1], first or words[1]
+                count = int(words[2]) if element == "vertex" else count
+            elif words[:1] == ["property"] and element == "vertex":
+                fields.append((words[2], f"<{_TYPES[words[1]]}"))
+        layout = np.dtype(fields)
+    except (ValueError, IndexError, KeyError) as error:
+        raise FormatError(f"{path} has a header that cannot be read; write it again.") from error
+    if count < 0 or first != "vertex" or not {"x", "y", "z"} <= set(layout.names or ()):
+        raise FormatError(f"{path} does not begin with vertices of x, y, z; give a point cloud.")
+    return count, layout

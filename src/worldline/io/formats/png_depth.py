@@ -56,9 +56,13 @@ def read(path: str | Path) -> tuple[Float[np.ndarray, "t h w"], dict[str, Any]]:
     try:
         description = json.loads((folder / "depth.json").read_text())
         scale, count = float(description["scale"]), len(description["times_s"])
+        size = int(description["height"]), int(description["width"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{folder} has no readable depth.json; give a folder written as png-depth.") from error
-    return np.stack([_read_png(folder / f"{t:06d}.png") / np.float32(scale) for t in range(count)]), description
+    depth_z = np.empty((count, *size), dtype=np.float32)
+    for t in range(count):
+        depth_z[t] = _read_png(folder / f"{t:06d}.png", size) / np.float32(scale)
+    return depth_z, description
 
 
 def _range(scene: Scene) -> tuple[float, float]:
@@ -120,8 +124,8 @@ def _write_png(path: Path, image: UInt16[np.ndarray, "h w"]) -> None:
         raise OutputError(f"cannot write {path.parent.name} (is the disk full?); choose another output.")
 
 
-def _read_png(path: Path) -> UInt16[np.ndarray, "h w"]:
+def _read_png(path: Path, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]:
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None or image.dtype != np.uint16 or image.ndim != 2:
-        raise FormatError(f"{path} is not a 16-bit depth image; write the folder again.")
+    if image is None or image.dtype != np.uint16 or image.shape != size:
+        raise FormatError(f"{path} is not a 16-bit depth image of {size[1]}x{size[0]}; write the folder again.")
     return image
