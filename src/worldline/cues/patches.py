@@ -32,6 +32,9 @@ class Config:
     """A shorter last step ends the alignment of a patch."""
     noise: float = 2.0
     """Standard deviation of the grey level (of 255) on top of what the residual shows."""
+    structure: float = 3.0
+    """How much more a residual above the noise shifts a patch than noise of its size would: it is no noise but
+    another surface or shading, alike over many pixels (measured on rendered worlds)."""
     shear: float = 0.2
     """Standard deviation of the affine part per step, which keeps weakly textured patches from shearing away."""
 
@@ -197,7 +200,9 @@ def _composed(uv: np.ndarray, linear: np.ndarray, step: np.ndarray) -> tuple[np.
 
 
 def _sigma(templates: Templates, residual: np.ndarray, linear: np.ndarray, config: Config) -> np.ndarray:
-    variance = (residual**2) @ _weights(config) + config.noise**2
+    power = (residual**2) @ _weights(config)
+    structure = np.maximum(power - config.noise**2, 0.0)
+    variance = power + config.noise**2 + (config.structure**2 - 1.0) * structure
     zoom = np.sqrt(np.abs(np.linalg.det(linear)))
     return zoom * np.sqrt(variance / np.maximum(_least_eigenvalue(templates.shift_information), 1e-9))
 

@@ -47,7 +47,7 @@ class Config:
     """A trusted template that correlates less is cut anew."""
     hidden_likeness: float = 0.6
     """A textured patch that correlates less is hidden."""
-    patience: int = 3
+    patience: int = 5
     """Frames that a track lives on flow alone before its template is cut anew."""
     gap_px: float = 0.8
     """Flow whose two directions disagree by more (and by 5 per cent of its length) is wrong or hidden."""
