@@ -158,9 +158,7 @@ def test_the_suffix_chooses_and_an_unknown_one_lists_what_exists(scene: Scene, t
     for suffix in (".ply", ".tum", ".txt", ".npz"):
         assert export(scene, tmp_path / f"a{suffix}").is_file()
     for name in ("scene.xyz", "folder"):
-        with pytest.raises(
-            InputError, match=r"\.npz, \.ply, \.tum, \.txt, or give format=.colmap. or format=.png-depth"
-        ):
+        with pytest.raises(InputError, match=r"\.npz, \.ply, \.tum, \.txt, or name the format colmap or png-depth"):
             export(scene, tmp_path / name)
     with pytest.raises(InputError, match="no format 'usd'; choose one of colmap, npz, ply, png-depth, tum"):
         export(scene, tmp_path / "a.usd", format="usd")

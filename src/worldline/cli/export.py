@@ -18,6 +18,8 @@ def run(
     *,
     format: Annotated[str | None, arg(metavar="NAME")] = None,
     overwrite: bool = False,
+    frame: Annotated[int | None, arg(metavar="N")] = None,
+    scale: Annotated[float | None, arg(metavar="VALUES")] = None,
 ) -> None:
     """Write a scene in another format; the suffix of PATH chooses unless --format names one.
 
@@ -26,6 +28,9 @@ def run(
         path: file or folder to write
         format: name of the format, when the suffix does not tell
         overwrite: replace what is there
+        frame: all points of this frame instead of the static ones (ply)
+        scale: values per unit of length, such as 256 for depth beyond 65 m (png-depth)
     """
-    export(load(scene), path, format=format, overwrite=overwrite)
+    options = {name: value for name, value in (("frame", frame), ("scale", scale)) if value is not None}
+    export(load(scene), path, format=format, overwrite=overwrite, **options)
     print(f"wrote {path}")

@@ -56,5 +56,7 @@ def _by_suffix(path: Path) -> ModuleType:
         if path.suffix.lower() in module.SUFFIXES:
             return module
     files = ", ".join(suffix for module in modules.values() for suffix in module.SUFFIXES)
-    folders = " or ".join(f'format="{name}"' for name, module in modules.items() if not module.SUFFIXES)
-    raise InputError(f"{path.name!r} does not say which format is wanted; end it in {files}, or give {folders}.")
+    folders = " or ".join(name for name, module in modules.items() if not module.SUFFIXES)
+    raise InputError(
+        f"{path.name!r} does not say which format is wanted; end it in {files}, or name the format {folders}."
+    )
