@@ -68,7 +68,9 @@ def shake(times_s: Float[np.ndarray, "t"], size: Float[np.ndarray, "k"], seed: i
     return motion * size
 
 
-def _handheld(times_s: np.ndarray, share: np.ndarray, eye: np.ndarray, aim: np.ndarray, travel: float, seed: int):  # noqa: ANN202
+def _handheld(
+    times_s: np.ndarray, share: np.ndarray, eye: np.ndarray, aim: np.ndarray, travel: float, seed: int
+) -> np.ndarray:
     ahead, side = _axes(eye, aim)
     eased = (share - np.sin(2 * np.pi * share) / (4 * np.pi))[:, None]
     sweep = (side * 0.88 + ahead * 0.42) * eased + np.array([0, 0, 0.10]) * np.sin(np.pi * share)[:, None] ** 2

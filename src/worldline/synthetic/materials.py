@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Colour = tuple[float, float, float]
-_OCTAVES, _RATIO = 5, 2.3
+_OCTAVES, _RATIO = 6, 2.3
 _VOXELS_PER_WAVE = 6
+_PATCH_ROUGH = 0.6
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Material:
 
     Attributes:
         dark, light: ends of the main colour ramp. accent: colour of patches that cover about `accent_share`.
-        grain_m: size of the largest features. stretch: elongates them along the object's axes.
-        contrast: of the noise. cell_m: size of tiles along each axis, 0 for none.
-        cell_contrast: random tone per tile. check: chequerboard tone. joint_m: width of the dark line between tiles.
+        grain_m: size of the main features; one octave is coarser, the others finer, each `rough` times as strong as
+        the one before. stretch: elongates them along the object's axes. contrast: of the noise.
+        cell_m: size of tiles along each axis, 0 for none. cell_contrast: random tone per tile.
+        check: chequerboard tone. joint_m: width of the dark line between tiles.
     """
 
     dark: Colour
@@ -37,6 +39,7 @@ class Material:
     grain_m: float = 0.5
     stretch: tuple[float, float, float] = (1.0, 1.0, 1.0)
     contrast: float = 1.0
+    rough: float = 0.8
     cell_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
     cell_contrast: float = 0.0
     check: float = 0.0
@@ -54,8 +57,8 @@ class Textures(NamedTuple):
     accent: Float[Tensor, "p 3"]
     stretch: Float[Tensor, "p 3"]
     cell_m: Float[Tensor, "p 3"]
-    scalars: Float[Tensor, "p 6"]
-    """accent_share, grain_m, contrast, cell_contrast, check, joint_m"""
+    scalars: Float[Tensor, "p 7"]
+    """accent_share, grain_m, contrast, rough, cell_contrast, check, joint_m"""
 
 
 def textures(materials: Sequence[Material], seed: int, *, device: str | torch.device = "cpu") -> Textures:
@@ -65,13 +68,17 @@ def textures(materials: Sequence[Material], seed: int, *, device: str | torch.de
     def column(name: str) -> Tensor:
         return torch.tensor([getattr(m, name) for m in materials], device=device)
 
-    names = ("accent_share", "grain_m", "contrast", "cell_contrast", "check", "joint_m")
+    names = ("accent_share", "grain_m", "contrast", "rough", "cell_contrast", "check", "joint_m")
     return Textures(
-        noise_volume(generator).to(device),
-        torch.linalg.qr(torch.randn(_OCTAVES, 3, 3, generator=generator))[0].to(device),
-        (torch.rand(len(materials), 3, generator=generator) * 20 + 0.137).to(device),
-        *(column(n) for n in ("dark", "light", "accent", "stretch", "cell_m")),
-        torch.stack([column(n) for n in names], -1),
+        volume=noise_volume(generator).to(device),
+        turns=torch.linalg.qr(torch.randn(_OCTAVES, 3, 3, generator=generator))[0].to(device),
+        offset=(torch.rand(len(materials), 3, generator=generator) * 20 + 0.137).to(device),
+        dark=column("dark"),
+        light=column("light"),
+        accent=column("accent"),
+        stretch=column("stretch"),
+        cell_m=column("cell_m"),
+        scalars=torch.stack([column(n) for n in names], -1),
     )
 
 
@@ -107,12 +114,12 @@ def albedo(
         points_object_m: object coordinates times the half size at rest (metres).
         footprint_m: size of a pixel on the surface (metres).
     """
-    share, grain, contrast, cell_contrast, check, joint = looks.scalars[part].unbind(-1)
+    share, grain, contrast, rough, cell_contrast, check, joint = looks.scalars[part].unbind(-1)
     place = points_object_m + looks.offset[part]
-    noise = _noise(looks, place / (looks.stretch[part] * grain[:, None]), footprint_m / grain)
+    noise = _noise(looks, place / (looks.stretch[part] * grain[:, None]), footprint_m / grain, rough)
     ramp = torch.sigmoid(1.6 * contrast * noise[:, 0])[:, None]
     colour = torch.lerp(looks.dark[part], looks.light[part], ramp)
-    patch = torch.sigmoid(6 * (noise[:, 1] - 1.3 + 2.6 * share))[:, None]
+    patch = torch.sigmoid(8 * (noise[:, 1] - 1.35 + 2.6 * share))[:, None]
     colour = torch.lerp(colour, looks.accent[part], patch * (share > 0)[:, None])
     tone = 1 + 0.16 * contrast * noise[:, 2]
     has_cells = cell_contrast + check + joint > 0
@@ -125,17 +132,20 @@ def albedo(
     return (colour * tone[:, None]).clamp(0, 1.2)
 
 
-def _noise(looks: Textures, place: Tensor, footprint: Tensor) -> Tensor:
+def _noise(looks: Textures, place: Tensor, footprint: Tensor, rough: Tensor) -> Tensor:
     """Octaves of unit variance in total, each faded where a wave is under three to six pixels."""
     total = torch.zeros_like(place)
+    power = torch.zeros_like(footprint)
     for octave in range(_OCTAVES):
-        scale = _RATIO**octave
-        pixels_per_wave = 1 / (footprint * scale).clamp_min(1e-9)
-        fade = ((pixels_per_wave - 3) / 3).clamp(0, 1)
+        scale = _RATIO ** (octave - 1)
+        weight = rough ** abs(octave - 1)
+        power += weight * weight
+        fade = ((1 / (footprint * scale).clamp_min(1e-9) - 3) / 3).clamp(0, 1)
         shown = (fade > 0).nonzero()[:, 0]
         waves = place[shown] @ (looks.turns[octave] * scale)
-        total.index_add_(0, shown, look_up(looks.volume, waves) * fade[shown, None])
-    return total * (1.6 / _OCTAVES**0.5)
+        strength = (fade * weight)[shown, None] * place.new_tensor([1.0, _PATCH_ROUGH ** max(octave - 1, 0), 1.0])
+        total.index_add_(0, shown, look_up(looks.volume, waves) * strength)
+    return total * (1.2 / power.sqrt())[:, None]
 
 
 def _cells(place: Tensor, cell_m: Tensor, footprint: Tensor, contrast: Tensor, check: Tensor, joint: Tensor) -> Tensor:

@@ -12,10 +12,18 @@ Times = Float[np.ndarray, "t"]
 Vector = tuple[float, float, float]
 
 
-def at_rest(shape: Shape, material: Material, centre: Vector, half_size_m: Vector, *, yaw_deg: float = 0.0, **more):  # noqa: ANN003, ANN201
-    """A part that stands still, turned about the vertical; `more` goes to Part."""
+def at_rest(
+    shape: Shape,
+    material: Material,
+    centre: Vector,
+    half_size_m: Vector,
+    *,
+    yaw_deg: float = 0.0,
+    casts_shadow: bool = True,
+) -> Part:
+    """A part that stands still, turned about the vertical."""
     motion = affine(turn(2, np.radians([yaw_deg]))[0] @ np.diag(half_size_m), np.array(centre))
-    return Part(shape, material, np.array(half_size_m), motion, **more)
+    return Part(shape, material, np.array(half_size_m), motion, casts_shadow=casts_shadow)
 
 
 def turn(axis: int, angle_rad: Float[np.ndarray, "t"]) -> Float[np.ndarray, "t 3 3"]:
@@ -88,6 +96,7 @@ def walker(
     cloth: Material,
     trousers: Material,
     skin: Material,
+    hair: Material,
     start: Vector,
     yaw_deg: float,
     *,
@@ -104,51 +113,60 @@ def walker(
     still = np.zeros_like(phase)
     lean = 0.06 + 0.02 * np.sin(2 * phase)
     parts = [
-        _limb(body, (0, 0, 0.50 * h), lean, still, 0.14 * h, (0.075 * h, 0.10 * h), trousers, moving, up=True),
+        _limb(body, (0, 0, 0.47 * h), lean, still, 0.16 * h, (0.072 * h, 0.098 * h), trousers, moving, up=True),
         _limb(
-            body, (0, 0, 0.53 * h), lean, 0.10 * np.sin(phase), 0.31 * h, (0.07 * h, 0.115 * h), cloth, moving, up=True
+            body, (0, 0, 0.51 * h), lean, 0.10 * np.sin(phase), 0.24 * h, (0.075 * h, 0.098 * h), cloth, moving, up=True
         ),
-        _limb(body, (0.05 * h, 0, 0.84 * h), lean, still, 0.17 * h, (0.062 * h, 0.056 * h), skin, moving, up=True),
+        _limb(
+            body, (0, 0, 0.63 * h), lean, 0.10 * np.sin(phase), 0.22 * h, (0.080 * h, 0.118 * h), cloth, moving, up=True
+        ),
+        _limb(body, (0.030 * h, 0, 0.79 * h), 2 * lean, still, 0.12 * h, (0.032 * h, 0.032 * h), skin, moving, up=True),
+        _limb(body, (0.055 * h, 0, 0.86 * h), lean, still, 0.15 * h, (0.058 * h, 0.050 * h), skin, moving, up=True),
+        _limb(body, (0.035 * h, 0, 0.885 * h), lean, still, 0.14 * h, (0.060 * h, 0.056 * h), hair, moving, up=True),
     ]
     for side in (-1.0, 1.0):
-        parts += _leg(body, side, phase + np.pi * (side > 0), h, trousers, cloth, moving)
+        parts += _leg(body, side, phase + np.pi * (side > 0), h, trousers, hair, moving)
         parts += _arm(body, side, phase + np.pi * (side < 0), h, cloth, skin, moving)
     return parts
 
 
-def _leg(body: np.ndarray, side: float, phase: np.ndarray, h: float, cloth: Material, shoe: Material, moving: int):  # noqa: ANN202
+def _leg(
+    body: np.ndarray, side: float, phase: np.ndarray, h: float, cloth: Material, shoe: Material, moving: int
+) -> list[Part]:
     hip, knee = 0.42 * np.sin(phase), 0.15 + 0.45 * np.maximum(0, np.cos(phase + 0.3))
     still = np.zeros_like(phase)
     joint = np.array([0, side * 0.055 * h, 0.52 * h])
-    thigh = _limb(body, joint, hip, still, 0.26 * h, (0.052 * h, 0.050 * h), cloth, moving)
+    thigh = _limb(body, joint, hip, still, 0.26 * h, (0.058 * h, 0.056 * h), cloth, moving)
     below = joint + _hanging(hip, 0.24 * h)
-    shin = _limb(body, below, hip - knee, still, 0.27 * h, (0.040 * h, 0.038 * h), cloth, moving)
+    shin = _limb(body, below, hip - knee, still, 0.27 * h, (0.043 * h, 0.041 * h), cloth, moving)
     ankle = below + _hanging(hip - knee, 0.25 * h)
     foot = _limb(body, ankle, hip - knee + 1.35, still, 0.15 * h, (0.028 * h, 0.032 * h), shoe, moving)
     return [thigh, shin, foot]
 
 
-def _arm(body: np.ndarray, side: float, phase: np.ndarray, h: float, cloth: Material, skin: Material, moving: int):  # noqa: ANN202
+def _arm(
+    body: np.ndarray, side: float, phase: np.ndarray, h: float, cloth: Material, skin: Material, moving: int
+) -> list[Part]:
     shoulder, elbow = 0.38 * np.sin(phase), 0.35 + 0.25 * np.sin(phase)
     still = np.zeros_like(phase)
     joint = np.array([0.03 * h, side * 0.135 * h, 0.80 * h])
-    upper = _limb(body, joint, shoulder, still, 0.19 * h, (0.034 * h, 0.034 * h), cloth, moving)
+    upper = _limb(body, joint, shoulder, still, 0.19 * h, (0.038 * h, 0.038 * h), cloth, moving)
     below = joint + _hanging(shoulder, 0.17 * h)
-    lower = _limb(body, below, shoulder + elbow, still, 0.20 * h, (0.027 * h, 0.027 * h), skin, moving)
+    lower = _limb(body, below, shoulder + elbow, still, 0.20 * h, (0.029 * h, 0.029 * h), skin, moving)
     return [upper, lower]
 
 
-def _limb(  # noqa: PLR0913
-    body: np.ndarray,
-    joint,
-    swing: np.ndarray,
-    twist: np.ndarray,
+def _limb(
+    body: Float[np.ndarray, "t 4 4"],
+    joint: Float[np.ndarray, "*t 3"] | Vector,
+    swing: Times,
+    twist: Times,
     length: float,
-    radii,
-    material,
+    radii: tuple[float, float],
+    material: Material,
     moving: int,
     *,
-    up=False,  # noqa: ANN001
+    up: bool = False,
 ) -> Part:
     """An ellipsoid from a joint, hanging down (or standing `up`), swung forwards and twisted about the vertical."""
     half = np.array([*radii, 0.5 * length])

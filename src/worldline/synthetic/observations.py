@@ -22,7 +22,7 @@ class NoiseModel:
     Attributes:
         depth_frame_scale: standard deviation of each frame's log scale.
         depth_bias: of a smooth log bias over image and time. depth_pixel: of independent log noise per pixel.
-        track_px: of the noise per coordinate. track_drift_px: of a random walk per square root of a frame from the query.
+        track_px: of the noise per coordinate. track_drift_px: of a random walk, per square root of a frame.
         track_outliers: share of tracks that run away. track_missed: share of seen points called hidden;
         track_false: share of hidden points in the image called visible.
         mask_boundary_px: standard deviation by which outlines wander. mask_missed: share of frames in which an object
@@ -97,11 +97,11 @@ def _tracks(rendered: Rendered, exact: PixelTracks, noise: NoiseModel, random: n
     walk = np.cumsum(random.normal(size=(count, tracks, 2)), axis=0)
     walk -= np.take_along_axis(walk, exact.query_frame[None, :, None], axis=0)
     error = noise.track_px * random.normal(size=walk.shape) * (age > 0)[..., None] + noise.track_drift_px * walk
-    runaway = random.random(tracks) < noise.track_outliers
+    runaway = np.asarray(random.random(tracks) < noise.track_outliers)
     error += 2.0 * runaway[:, None] * age[..., None] * _directions(tracks, random)
     kept = random.random(exact.visible.shape) >= noise.track_missed * (age > 0)
     size = (rendered.video.width, rendered.video.height)
-    inside = ((exact.uv >= 0) & (exact.uv <= size)).all(-1)
+    inside = np.asarray(((exact.uv >= 0) & (exact.uv <= size)).all(-1))
     invented = ~exact.visible & inside & (random.random(exact.visible.shape) < noise.track_false)
     sigma = np.maximum(np.hypot(noise.track_px, noise.track_drift_px * np.sqrt(age)), _LEAST_TRACK_SIGMA_PX)
     return replace(
@@ -130,10 +130,11 @@ def _masks(rendered: Rendered, noise: NoiseModel, random: np.random.Generator) -
 
 def _wander(ids: np.ndarray, boundary_px: float, random: np.random.Generator) -> np.ndarray:
     """Move the outline of the moving pixels in and out by a smooth random distance."""
-    if not (ids > 0).any() or (ids > 0).all():
+    moving = np.asarray(ids > 0)
+    if not moving.any() or moving.all():
         return ids
-    outside, nearest = ndimage.distance_transform_edt(ids == 0, return_indices=True)
-    signed = outside - ndimage.distance_transform_edt(ids > 0)
+    outside, nearest = ndimage.distance_transform_edt(~moving, return_indices=True)
+    signed = outside - ndimage.distance_transform_edt(moving)
     coarse = random.normal(size=(max(3, ids.shape[0] // 12), max(3, ids.shape[1] // 12)))
     shift = ndimage.zoom(coarse, [n / c for n, c in zip(ids.shape, coarse.shape, strict=True)], order=1)
     return np.where(signed <= boundary_px * shift, ids[tuple(nearest)], 0).astype(ids.dtype)

@@ -8,7 +8,8 @@ from worldline.errors import InputError
 from worldline.geometry.camera import Camera
 from worldline.synthetic import looks, movers
 from worldline.synthetic.camera_paths import camera_path
-from worldline.synthetic.movers import at_rest
+from worldline.synthetic.materials import Material
+from worldline.synthetic.movers import Vector, at_rest
 from worldline.synthetic.world import Light, Part, Shape, World
 
 KINDS = ("room", "outdoor")
@@ -79,15 +80,17 @@ def _lens(path: str, fov_deg: float, size: tuple[int, int], frames: int) -> Came
     return Camera(camera.intrinsics * factor, *size)
 
 
-Layout = tuple[list[Part], Light, tuple[float, float, float], tuple[float, float, float]]
+Layout = tuple[list[Part], Light, Vector, Vector]
 
 
 def room(times_s: np.ndarray, seed: int, *, with_movers: bool = True) -> Layout:
     """A room of 5.2 x 5.6 x 2.7 m: parts, light, and where the camera starts and looks."""
     parts = [*_shell(), *_furniture(np.random.default_rng(seed))]
     if with_movers:
-        parts += movers.walker(times_s, looks.JUMPER, looks.JEANS, looks.SKIN, (-1.25, 0.75, 0.0), 8.0, speed=0.95)
-        parts += movers.ball(times_s, looks.BALL, (1.05, 0.15, 0.0), (-0.42, -0.2), radius_m=0.19, height_m=0.4)
+        parts += movers.walker(
+            times_s, looks.JUMPER, looks.JEANS, looks.SKIN, looks.HAIR, (-0.95, 0.25, 0.0), 8.0, speed=0.9
+        )
+        parts += movers.ball(times_s, looks.BALL, (1.15, 0.25, 0.0), (-0.42, -0.25), radius_m=0.24, height_m=0.4)
     light = Light((-0.6, -0.9, 4.6), (0.2, 0.6, 0.0), radius_m=0.30, strength=0.72, ambient=0.52)
     return parts, light, (-0.55, -2.25, 1.45), (0.10, 1.2, 0.85)
 
@@ -97,7 +100,7 @@ def _shell() -> list[Part]:
     up, side = np.eye(3), np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])
     back = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
 
-    def panel(material, centre, axes, half):  # noqa: ANN001, ANN202
+    def panel(material: Material, centre: Vector, axes: np.ndarray, half: tuple[float, float]) -> Part:
         scaled = movers.affine(axes @ np.diag([*half, 1.0]), np.array(centre))
         return Part(quad, material, np.array([*half, 1.0]), scaled, casts_shadow=False)
 
@@ -118,6 +121,9 @@ def _furniture(random: np.random.Generator) -> list[Part]:
         at_rest(box, looks.PAINTING, (-0.75, 2.77, 1.65), (0.55, 0.03, 0.40)),
         at_rest(box, looks.FRAME, (-0.75, 2.785, 1.65), (0.60, 0.02, 0.45)),
         at_rest(box, looks.POSTER, (0.45, 2.78, 1.75), (0.30, 0.015, 0.42)),
+        at_rest(box, looks.POSTER_B, (2.585, 1.5, 1.6), (0.015, 0.45, 0.34)),
+        at_rest(box, looks.SKIRTING, (0, 2.785, 0.06), (2.6, 0.015, 0.06)),
+        at_rest(box, looks.SKIRTING, (2.585, 0, 0.06), (0.015, 2.8, 0.06)),
         *_sofa((-0.55, 2.2, 0.0)),
         *_table((1.25, 1.35, 0.0), random.uniform(-25, 10)),
         *_shelf((1.9, 2.58, 0.0), random),
@@ -130,7 +136,7 @@ def _furniture(random: np.random.Generator) -> list[Part]:
     return parts
 
 
-def _sofa(at: tuple[float, float, float]) -> list[Part]:
+def _sofa(at: Vector) -> list[Part]:
     x, y, _ = at
     box = Shape.BOX
     return [
@@ -143,7 +149,7 @@ def _sofa(at: tuple[float, float, float]) -> list[Part]:
     ]
 
 
-def _table(at: tuple[float, float, float], yaw_deg: float) -> list[Part]:
+def _table(at: Vector, yaw_deg: float) -> list[Part]:
     x, y, _ = at
     yaw = np.radians(yaw_deg)
     across, along = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
@@ -158,7 +164,7 @@ def _table(at: tuple[float, float, float], yaw_deg: float) -> list[Part]:
     ]
 
 
-def _shelf(at: tuple[float, float, float], random: np.random.Generator) -> list[Part]:
+def _shelf(at: Vector, random: np.random.Generator) -> list[Part]:
     x, y, _ = at
     boards = [at_rest(Shape.BOX, looks.SHELF, (x, y, z), (0.52, 0.17, 0.02)) for z in (0.12, 0.62, 1.12, 1.62)]
     sides = [at_rest(Shape.BOX, looks.SHELF, (x + s * 0.53, y, 0.84), (0.02, 0.17, 0.84)) for s in (-1, 1)]
@@ -168,12 +174,14 @@ def _shelf(at: tuple[float, float, float], random: np.random.Generator) -> list[
         while left < x + 0.30:
             half = (random.uniform(0.035, 0.085), random.uniform(0.10, 0.14), random.uniform(0.12, 0.20))
             look = looks.BOOKS[random.integers(len(looks.BOOKS))]
-            books.append(at_rest(Shape.BOX, look, (left + half[0], y - 0.02, level + half[2]), half))
+            books.append(
+                at_rest(Shape.BOX, look, (left + half[0], y - 0.02, level + half[2]), half, casts_shadow=False)
+            )
             left += 2 * half[0] + random.choice([0.004, 0.004, 0.07])
     return [*boards, *sides, *books]
 
 
-def _plant(at: tuple[float, float, float], random: np.random.Generator) -> list[Part]:
+def _plant(at: Vector, random: np.random.Generator) -> list[Part]:
     x, y, _ = at
     pot = at_rest(Shape.SPHERE, looks.POT, (x, y, 0.20), (0.21, 0.21, 0.22))
     crowns = []
@@ -187,7 +195,7 @@ def _plant(at: tuple[float, float, float], random: np.random.Generator) -> list[
     return [pot, stem, *crowns]
 
 
-def _lamp(at: tuple[float, float, float]) -> list[Part]:
+def _lamp(at: Vector) -> list[Part]:
     x, y, _ = at
     return [
         at_rest(Shape.BOX, looks.FRAME, (x, y, 0.02), (0.16, 0.16, 0.02), yaw_deg=30),
@@ -211,22 +219,24 @@ def outdoor(times_s: np.ndarray, seed: int, *, with_movers: bool = True) -> Layo
         at_rest(Shape.BOX, looks.SUITCASE, (-1.8, 5.1, 1.12), (0.36, 0.3, 0.22), yaw_deg=random.uniform(-20, 10)),
         at_rest(Shape.BOX, looks.BRICK, (3.0, 6.2, 0.5), (1.0, 0.22, 0.5), yaw_deg=random.uniform(-35, -15)),
     ]
-    parts += [_tree((x, y, 0.0)) for x, y in ((-3.6, 8.5), (3.4, 10.0), (-0.6, 17.0))]
-    parts += [_trunk((x, y, 0.0)) for x, y in ((-3.6, 8.5), (3.4, 10.0), (-0.6, 17.0))]
+    for x, y in ((-3.6, 8.5), (3.4, 10.0), (-0.6, 17.0)):
+        parts += _tree(x, y, random)
     parts += [_stone(random) for _ in range(9)]
     if with_movers:
-        parts += movers.walker(times_s, looks.JUMPER, looks.JEANS, looks.SKIN, (-0.9, 4.0, 0.0), 12.0)
+        parts += movers.walker(times_s, looks.JUMPER, looks.JEANS, looks.SKIN, looks.HAIR, (-0.9, 3.2, 0.0), 12.0)
         parts += movers.tumbling_box(times_s, looks.TOY, (1.5, 3.4, 0.0), 150.0, half_m=0.25)
     light = Light((-22.0, -14.0, 34.0), (0.0, 8.0, 0.0), radius_m=0.8, strength=0.75, ambient=0.5)
     return parts, light, (0.1, -0.6, 1.5), (0.15, 5.0, 0.9)
 
 
-def _tree(at: tuple[float, float, float]) -> Part:
-    return at_rest(Shape.SPHERE, looks.LEAVES_TREE, (at[0], at[1], 2.6), (1.0, 1.0, 1.25))
-
-
-def _trunk(at: tuple[float, float, float]) -> Part:
-    return at_rest(Shape.BOX, looks.BARK, (at[0], at[1], 0.8), (0.13, 0.13, 0.8), yaw_deg=25)
+def _tree(x: float, y: float, random: np.random.Generator) -> list[Part]:
+    trunk = at_rest(Shape.BOX, looks.BARK, (x, y, 0.8), (0.13, 0.13, 0.8), yaw_deg=25)
+    crowns = []
+    for angle in random.uniform(0, 2 * np.pi) + np.arange(4) * np.pi / 2:
+        size = random.uniform(0.6, 0.85)
+        centre = (x + 0.45 * np.cos(angle), y + 0.45 * np.sin(angle), random.uniform(2.0, 3.1))
+        crowns.append(at_rest(Shape.SPHERE, looks.LEAVES_TREE, centre, (size, size, 0.9 * size)))
+    return [trunk, *crowns]
 
 
 def _stone(random: np.random.Generator) -> Part:

@@ -93,7 +93,7 @@ def _surface(scene: Lit, hits: Hits, xy: Tensor) -> Tensor:
 
 def _light(scene: Lit, part: Tensor, points_ground: Tensor, normal: Tensor) -> Tensor:
     lamp = torch.tensor(scene.light.position, dtype=normal.dtype, device=normal.device) - points_ground
-    distance = torch.linalg.vector_norm(lamp, dim=-1)
+    distance = lamp.square().sum(-1).sqrt()
     lambert = ((normal * lamp).sum(-1) / distance).clamp_min(0)
     strength = scene.light.strength * lambert * (1 - _shadow(scene, part, points_ground, lambert))
     if scene.light.falloff_m > 0:
@@ -106,17 +106,18 @@ def _light(scene: Lit, part: Tensor, points_ground: Tensor, normal: Tensor) -> T
 def _shadow(scene: Lit, part: Tensor, points_ground: Tensor, lambert: Tensor) -> Tensor:
     """Share of the lamp that is hidden from each point: soft, growing with the distance to what hides it."""
     points = points_ground @ scene.lamp_from_ground[:3, :3].T + scene.lamp_from_ground[:3, 3]
-    z = points[:, 2].contiguous()
-    x, y = points[:, 0] / z, points[:, 1] / z
+    x, order = (points[:, 0] / points[:, 2]).sort()
+    z = points[order, 2]
+    y = points[order, 1] / z
+    own = torch.where(lambert > 0, part, -1)[order]
     hidden = torch.zeros_like(z)
     margin = scene.light.radius_m / float(z.min()) if len(z) else 0.0
     for p, rows in trace.candidates(scene.lamp, x, y, margin=margin):
         if not scene.casts[p]:
             continue
         cover = _cover(scene, p, x[rows], y[rows], z[rows])
-        cover = torch.where((part[rows] == p) | (lambert[rows] <= 0), 0.0, cover)
-        hidden[rows] = torch.maximum(hidden[rows], cover)
-    return hidden
+        hidden[rows] = torch.maximum(hidden[rows], torch.where(own[rows] == p, 0.0, cover))
+    return torch.empty_like(hidden).scatter_(0, order, hidden)
 
 
 def _cover(scene: Lit, p: int, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ def _cover(scene: Lit, p: int, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     if scene.lamp.shapes[p] == Shape.SPHERE:
         a = (direction * direction).sum(0)
         middle = -(direction * origin[:, None]).sum(0) / a
-        gap = torch.linalg.vector_norm(origin[:, None] + middle * direction, dim=0)
+        gap = (origin[:, None] + middle * direction).square().sum(0).sqrt()
         blur = (scene.light.radius_m * (z - middle) / middle / size).clamp(0.05, 1.5)
         before = ((z - middle) / size * 2).clamp(0, 1)
         return _smooth((1 + blur - gap) / (2 * blur)) * before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +60,8 @@ def view(
 
 def trace(seen: View, xy: Float[Tensor, "n 2"]) -> Hits:
     """First surface along rays (x, y, 1) from the viewer."""
-    x, y = xy[:, 0].contiguous(), xy[:, 1].contiguous()
+    x, order = xy[:, 0].sort()
+    y = xy[order, 1]
     depth = torch.full_like(x, torch.inf)
     part = torch.full_like(x, -1, dtype=torch.long)
     for p, rows in candidates(seen, x, y):
@@ -67,23 +69,25 @@ def trace(seen: View, xy: Float[Tensor, "n 2"]) -> Hits:
         nearer = t < depth[rows]
         depth[rows] = torch.where(nearer, t, depth[rows])
         part[rows] = torch.where(nearer, p, part[rows])
-    return Hits(depth, part)
+    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    return Hits(depth[back], part[back])
 
 
-def candidates(seen: View, x: Tensor, y: Tensor, *, margin: float = 0.0):  # noqa: ANN201
-    """Pairs of a part and the rows of the rays that may meet it (a slice where all may)."""
-    low, high = (seen.low - margin).tolist(), (seen.high + margin).tolist()
-    bounds = (float(x.min()), float(y.min()), float(x.max()), float(y.max())) if len(x) else (0.0,) * 4
+def candidates(seen: View, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Iterator[tuple[int, slice | Tensor]]:
+    """Pairs of a part and the rows of the rays that may meet it (a slice where all may); x must be ascending."""
+    low, high = seen.low - margin, seen.high + margin
+    first = torch.searchsorted(x, low[:, 0].contiguous()).tolist()
+    last = torch.searchsorted(x, high[:, 0].contiguous(), right=True).tolist()
     for p, ahead in enumerate(seen.ahead.tolist()):
-        if not ahead or low[p][0] > bounds[2] or low[p][1] > bounds[3] or high[p][0] < bounds[0]:
+        if not ahead or first[p] >= last[p]:
             continue
-        if low[p][0] == -np.inf:
+        if low[p, 1] == -torch.inf:
             yield p, slice(None)
             continue
-        inside = (x >= low[p][0]) & (x <= high[p][0]) & (y >= low[p][1]) & (y <= high[p][1])
-        rows = inside.nonzero()[:, 0]
+        column = y[first[p] : last[p]]
+        rows = ((column >= low[p, 1]) & (column <= high[p, 1])).nonzero()[:, 0]
         if len(rows):
-            yield p, rows
+            yield p, rows + first[p]
 
 
 def object_rays(object_from_view: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
