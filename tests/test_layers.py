@@ -93,10 +93,11 @@ def test_light_things_do_not_load_the_heavy_packages(code: str):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", worldline.__all__)
-def test_every_public_name_resolves_and_says_what_it_is(name: str):
+@pytest.mark.parametrize("name", sorted(set(worldline.__all__) - {"__version__"}))
+def test_every_public_name_is_a_documented_class_or_function_even_beside_a_folder_of_its_name(name: str):
+    import_module(worldline._WHERE[name])
     value = getattr(worldline, name)
-    assert name == "__version__" or (value.__doc__ or "").strip(), f"{name} has no docstring"
+    assert callable(value) and (value.__doc__ or "").strip()
 
 
 def test_an_unknown_public_name_is_an_attribute_error():
