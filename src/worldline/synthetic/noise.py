@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from worldline.scene.observations import CameraPrior, DepthMaps, MovingMasks, Observations, PixelTracks, Source
 from worldline.synthetic import truth
-from worldline.synthetic.render import Rendered
+from worldline.synthetic.rendering import Rendered
 
 _LEAST_DEPTH_SIGMA, _LEAST_TRACK_SIGMA_PX = 1e-4, 1e-3
 
