@@ -107,6 +107,15 @@ def test_flow_of_a_long_image_is_stored_smaller_but_told_in_its_pixels(turning):
     assert np.median(np.linalg.norm(gap, axis=-1)[12:-12, 12:-12]) < 0.25
 
 
+def test_flow_of_a_long_clip_keeps_to_its_memory_and_its_meaning(turning):
+    video, _, full, _ = turning
+    config = optical_flow.Config(stored_bytes=23 * HEIGHT * WIDTH * 8 // 4)
+    small = dense_flow(video, Journal("long"), config=config)
+    assert small.forward.nbytes + small.backward.nbytes <= config.stored_bytes
+    gap = small.between(11, 10) - full.between(11, 10)
+    assert np.median(np.linalg.norm(gap, axis=-1)) < 0.05
+
+
 @pytest.mark.parametrize("pair", [(0, 2), (3, 3), (-1, 0), (23, 24)])
 def test_flow_between_other_frames_is_refused(turning, pair):
     with pytest.raises(InputError, match="no flow from frame"):

@@ -40,6 +40,8 @@ class Config:
     """Variational steps per scale."""
     max_side: int = 1024
     """Longer images are reduced to this side first, which bounds memory and time."""
+    stored_bytes: int = 1 << 30
+    """The flow of a long clip is stored at a lower resolution, so that both directions stay below this."""
     threads: int = 2
     """Pairs that are computed at once."""
 
@@ -56,7 +58,7 @@ def fast() -> Config:
 
 @dataclass(frozen=True, eq=False)
 class DenseFlow:
-    """Flow over one distance in time, at the resolution it was computed in, in pixels of the video.
+    """Flow over one distance in time, possibly of lower resolution than the video, in pixels of the video.
 
     Attributes:
         step: frames between source and target.
@@ -171,6 +173,12 @@ def reduced_size(height: int, width: int, max_side: int) -> tuple[int, int]:
     return round(height * scale), round(width * scale)
 
 
+def _stored_size(height: int, width: int, pairs: int, most_bytes: int) -> tuple[int, int]:
+    """(height, width) at which two directions of `pairs` float16 flows fit."""
+    needed = 2 * pairs * height * width * 2 * np.dtype(np.float16).itemsize
+    return reduced_size(height, width, int(max(height, width) * min(1.0, np.sqrt(most_bytes / needed))))
+
+
 def _both_ways(
     video: Video, step: int, config: Config, report: Callable[[float], None]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -178,12 +186,13 @@ def _both_ways(
     height, width = reduced_size(video.height, video.width, config.max_side)
     grey = [_reduced(video.grey([t])[0], (height, width)) for t in range(len(video))]
     scale = np.array([video.width / width, video.height / height], dtype=np.float32)
-    out = np.empty((2, pairs, height, width, 2), dtype=np.float16)
+    stored = _stored_size(height, width, pairs, config.stored_bytes)
+    out = np.empty((2, pairs, *stored, 2), dtype=np.float16)
 
     def one(job: int) -> None:
         first, backwards = divmod(job, 2)
         source, target = (first + step, first) if backwards else (first, first + step)
-        out[backwards, first] = _match(grey[source], grey[target], config) * scale
+        out[backwards, first] = _reduced(_match(grey[source], grey[target], config) * scale, stored)
 
     with opencv_single_threaded(), ThreadPoolExecutor(config.threads) as pool:
         for done, _ in enumerate(pool.map(one, range(2 * pairs)), start=1):
