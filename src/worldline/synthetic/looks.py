@@ -13,6 +13,10 @@ BRICK = Material(
     (0.50, 0.24, 0.17), (0.76, 0.44, 0.32), (0.82, 0.66, 0.54), 0.10, 0.14, contrast=0.9,
     cell_m=(0.26, 0.09, 0.0), cell_contrast=0.22, joint_m=0.012,
 )  # fmt: skip
+GARDEN_WALL = Material(
+    (0.50, 0.26, 0.19), (0.74, 0.44, 0.33), (0.80, 0.66, 0.55), 0.10, 0.18, contrast=0.9,
+    cell_m=(0.30, 0.0, 0.12), cell_contrast=0.22, joint_m=0.018,
+)  # fmt: skip
 RUG = Material(
     (0.46, 0.13, 0.15), (0.66, 0.26, 0.22), (0.78, 0.60, 0.42), 0.16, 0.20, contrast=1.0, rough=0.75,
     cell_m=(0.45, 0.475, 0.0), cell_contrast=0.12, check=0.16, joint_m=0.02,

@@ -153,7 +153,7 @@ def _cells(place: Tensor, cell_m: Tensor, footprint: Tensor, contrast: Tensor, c
     tiled = cell_m > 0
     position = torch.where(tiled, place / cell_m.clamp_min(1e-6), torch.full_like(place, 0.5))
     # every second row is shifted by half a cell, so that joints do not run through
-    row = position[:, 1].floor()
+    row = torch.where(tiled[:, 1], position[:, 1], position[:, 2]).floor()
     position = torch.cat([(position[:, 0] + 0.5 * (row % 2) * (check == 0))[:, None], position[:, 1:]], -1)
     index = position.floor()
     to_joint_m = torch.where(tiled, (0.5 - (position - index - 0.5).abs()) * cell_m, torch.full_like(place, 1e3))

@@ -217,7 +217,7 @@ def outdoor(times_s: np.ndarray, seed: int, *, with_movers: bool = True) -> Layo
         at_rest(Shape.SPHERE, looks.HILL, (20.0, 48.0, -3.0), (26.0, 9.0, 11.0)),
         at_rest(Shape.BOX, looks.CRATE, (-1.9, 5.2, 0.45), (0.5, 0.5, 0.45), yaw_deg=random.uniform(10, 40)),
         at_rest(Shape.BOX, looks.SUITCASE, (-1.8, 5.1, 1.12), (0.36, 0.3, 0.22), yaw_deg=random.uniform(-20, 10)),
-        at_rest(Shape.BOX, looks.BRICK, (3.0, 6.2, 0.5), (1.0, 0.22, 0.5), yaw_deg=random.uniform(-35, -15)),
+        at_rest(Shape.BOX, looks.GARDEN_WALL, (3.0, 6.2, 0.5), (1.0, 0.22, 0.5), yaw_deg=random.uniform(-35, -15)),
     ]
     for x, y in ((-3.6, 8.5), (3.4, 10.0), (-0.6, 17.0)):
         parts += _tree(x, y, random)
