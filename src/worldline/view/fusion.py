@@ -81,10 +81,10 @@ def coarsen(
     colour: UInt8[np.ndarray, "n 3"],
     weight: Float[np.ndarray, "n"],
     fusion: VoxelFusion,
+    step: float,
     most: int,
 ) -> VoxelFusion:
-    """The finest fusion of these points, no finer than `fusion`, that has at most `most` voxels."""
-    step = fusion.step
+    """The finest fusion of these points, no finer than `step` (rad), that has at most `most` voxels."""
     for _ in range(12):
         coarse = VoxelFusion(fusion.centres_world, step, fusion.nearest)
         coarse.add(points_world, colour, weight)

@@ -41,7 +41,7 @@ class Detail:
 
     static_points: int = 260_000
     moving_points: int = 170_000
-    trails: int = 900
+    trails: int = 400
     frames: int = 240
     fused_pixels: int = 3_000_000
     carve_frames: int = 12
@@ -111,7 +111,7 @@ class Layers:
     def frustum_depth(self) -> float:
         """How deep a drawn camera is, units of the scene."""
         spread = np.linalg.norm(np.ptp(self.scene.centres_world, axis=0))
-        return float(np.clip(0.12 * spread, 0.05 * self.median_depth, 0.12 * self.median_depth))
+        return float(np.clip(0.12 * spread, 0.05 * self.median_depth, 0.09 * self.median_depth))
 
     def frustum_world(self, frame: int) -> Float[np.ndarray, "5 3"]:
         """Apex and the four image corners (clockwise from the top left) of the camera of one frame."""
@@ -347,10 +347,10 @@ def _static_cloud(
     if not len(points) and scene.static_points is not None:
         return _sparse_cloud(scene, detail)
     keep = ~_seen_through(scene, points, voters)
-    fused = coarsen(points[keep], colour[keep], weight[keep], fusion, detail.static_points)
+    gap = _GAP_OVER_STEP * fusion.step
+    fused = coarsen(points[keep], colour[keep], weight[keep], fusion, gap, detail.static_points)
     points, colour, _ = fused.result()
-    gap = max(fused.step, _GAP_OVER_STEP * fusion.step)
-    return Cloud(points, colour, 0.75 * gap / fused.step * fused.voxel(points))
+    return Cloud(points, colour, 0.75 * fused.voxel(points))
 
 
 def _sparse_cloud(scene: Scene, detail: Detail) -> Cloud:

@@ -233,7 +233,7 @@ def _visible_cloud(layers: Layers, nearest: int, view: ViewName) -> Cloud:
 
 
 def _detail() -> Detail:
-    return Detail(static_points=600_000, moving_points=900_000)
+    return Detail(static_points=600_000, moving_points=900_000, trails=150)
 
 
 def _draw_cameras(

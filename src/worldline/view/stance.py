@@ -9,6 +9,9 @@ from jaxtyping import Float
 
 from worldline.scene.scene import Scene
 
+_FOV_DEG = 45.0
+_NEAR = 3.0
+
 
 @dataclass(frozen=True, eq=False)
 class Stance:
@@ -17,7 +20,7 @@ class Stance:
     eye_world: Float[np.ndarray, "3"]
     target_world: Float[np.ndarray, "3"]
     up_world: Float[np.ndarray, "3"]
-    fov_deg: float = 45.0
+    fov_deg: float = _FOV_DEG
 
     @property
     def cam_from_world(self) -> Float[np.ndarray, "4 4"]:
@@ -61,20 +64,47 @@ def floor_height(
 
 
 def home(scene: Scene, points_world: Float[np.ndarray, "n 3"], up: Float[np.ndarray, "3"], depth: float) -> Stance:
-    """A little above and behind the first camera, looking at the median point.
+    """Above and behind the first camera, a little to its right, as near as shows the cameras and nearly all points.
 
     Args:
-        points_world: what there is to see. depth: median depth, units of the scene.
+        points_world: what there is to see; what is much further than the median depth may fall outside.
+        depth: median depth, units of the scene.
     """
-    first = scene.world_from_cam[0]
-    ahead = first[:3, 2] - (first[:3, 2] @ up) * up
-    ahead = _unit(ahead) if np.linalg.norm(ahead) > 0.1 else _unit(first[:3, 1])
-    target = np.median(points_world, axis=0).astype(np.float64)
-    centre = scene.centres_world[0]
-    target = centre + ahead * max((target - centre) @ ahead, 0.5 * depth) + 0.7 * _across(target - centre, ahead)
-    aside = np.cross(ahead, up)
-    eye = centre - 0.7 * depth * ahead + 0.5 * depth * up + 0.3 * depth * aside
-    return Stance(eye, target, up)
+    first, centres = scene.world_from_cam[0], scene.centres_world
+    ahead = _across(first[:3, 2], up)
+    ahead = _unit(ahead) if np.linalg.norm(ahead) > 0.1 else _unit(_across(first[:3, 1], up))
+    some = points_world[:: max(1, len(points_world) // 50_000)].astype(np.float64)
+    near = some[np.linalg.norm(some - centres.mean(0), axis=-1) < _NEAR * depth]
+    near = near if len(near) > 0.2 * len(some) else some
+    z = _unit(ahead - 0.34 * up - 0.2 * np.cross(ahead, up))
+    axes = Stance(np.zeros(3), z, up).cam_from_world[:3, :3]
+    eye = axes.T @ _fitted_eye(near @ axes.T, centres @ axes.T, np.tan(np.radians(_FOV_DEG) / 2))
+    target = np.median(near, axis=0)
+    return Stance(eye, eye + z * max(float((target - eye) @ z), 0.2 * depth), up, _FOV_DEG)
+
+
+def _fitted_eye(
+    points: Float[np.ndarray, "n 3"], centres: Float[np.ndarray, "t 3"], half: float
+) -> Float[np.ndarray, "3"]:
+    """The foremost eye, looking along z, whose picture holds the points and the camera centres.
+
+    Each side of the picture is a plane through the eye, so the furthest point beyond each of the four gives the eye
+    in closed form. `half` is the tangent of half the angle of view of the smaller side.
+    """
+    eye, back = np.zeros(3), []
+    for axis, room in ((0, 1.25), (1, 0.8)):
+        k = half * room
+        reach = [
+            max(
+                np.percentile(side * points[:, axis] - k * points[:, 2], 98.5),
+                (side * centres[:, axis] - k * centres[:, 2]).max(),
+            )
+            for side in (1, -1)
+        ]
+        eye[axis] = (reach[0] - reach[1]) / 2
+        back.append(-(reach[0] + reach[1]) / 2 / k)
+    eye[2] = min(back)
+    return eye
 
 
 def _across(vector: Float[np.ndarray, "3"], axis: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:

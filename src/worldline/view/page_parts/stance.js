@@ -52,10 +52,11 @@ function makeStance(scene, canvas, changed) {
     return { clipFromWorld, focalPx: fy, near, far, pixelRatio };
   }
 
-  // A tall window keeps the horizontal angle it would have had if it were square.
+  // The angle of view is that of the smaller side. In a wide window the middle moves left, beside the panel.
   function ownLens(width, height) {
     const focal = Math.min(width, height) / 2 / Math.tan((scene.stance.fov_deg * Math.PI) / 360);
-    return { fx: focal, fy: focal, cx: width / 2, cy: height / 2 };
+    const aside = width > 1.3 * height ? 0.07 * width : 0;
+    return { fx: focal, fy: focal, cx: width / 2 - aside, cy: height / 2 };
   }
 
   // The frame's own lens, scaled to fit whole into the window, in its middle.
