@@ -48,7 +48,7 @@ class Detail:
     sigma_over_median: float = 2.5
     sigma_always_kept: float = 0.08
     bend: float = 0.05
-    grazing: float = 0.05
+    grazing: float = 0.06
     far: float = 12.0
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,11 +21,12 @@ from jaxtyping import Float, Int, UInt8
 from worldline.errors import InputError
 from worldline.geometry import se3
 from worldline.scene.scene import Scene
-from worldline.view import colours
+from worldline.view import colours, stance
 from worldline.view.layers import Cloud, Detail, Layers, extract, frame_colour
 
 _TRAIL_FRAMES = 14
 _PICTURE_WIDTH = 320
+_PANEL_SHARE = 0.12
 _LAYERS = ("Static points", "Moving points", "Trails", "Cameras")
 
 
@@ -80,7 +81,7 @@ class _Shown:
     cameras: list[Any]
     present: Any
     trails: Any = None
-    pictures: dict[int, UInt8[np.ndarray, "h w 3"]] = field(default_factory=dict)
+    picture: Any = None
 
 
 def _furnish(server: viser.ViserServer, layers: list[Layers]) -> None:
@@ -97,10 +98,21 @@ def _furnish(server: viser.ViserServer, layers: list[Layers]) -> None:
 
 
 def _side_by_side(layers: list[Layers]) -> Float[np.ndarray, "s"]:
-    """Where along x the first camera of every scene stands."""
-    widths = [float(np.ptp((_upright(one) @ one.bounds.T), axis=1)[0]) for one in layers]
-    starts = np.cumsum([0.0, *((a + b) * 0.55 for a, b in zip(widths[:-1], widths[1:], strict=True))])
-    return starts
+    """Where along x the first camera of every scene stands, so that neighbours have a gap between them."""
+    edges = []
+    for one in layers:
+        x = (_near_points(one) - one.scene.centres_world[0]) @ _upright(one)[0]
+        edges.append(np.percentile(x, [2, 98]))
+    gap = 0.12 * max(high - low for low, high in edges)
+    starts = [0.0]
+    for (_, end), (begin, _) in zip(edges[:-1], edges[1:], strict=True):
+        starts.append(starts[-1] + end - begin + gap)
+    return np.array(starts)
+
+
+def _near_points(layers: Layers) -> Float[np.ndarray, "n 3"]:
+    points = layers.static.points_world if len(layers.static) else layers.bounds
+    return stance.nearby(points, layers.scene.centres_world, layers.median_depth)
 
 
 def _upright(layers: Layers) -> Float[np.ndarray, "3 3"]:
@@ -139,7 +151,7 @@ def _add_static(server: viser.ViserServer, name: str, cloud: Cloud) -> list[Any]
 
 
 def _add_cloud(server: viser.ViserServer, name: str, cloud: Cloud) -> Any:
-    size = 2 * float(np.median(cloud.radius)) if len(cloud) else 0.01
+    size = _point_size(cloud.radius)
     return server.scene.add_point_cloud(
         name,
         cloud.points_world,
@@ -224,6 +236,7 @@ def _add_controls(server: viser.ViserServer, shown: list[_Shown]) -> None:
     _add_viewpoints(server, shown, slider)
     for one in shown:
         server.gui.add_markdown(_facts(one.layers))
+        one.picture = server.gui.add_image(_picture(one.layers, 0), format="jpeg", jpeg_quality=75)
 
     def refresh(_: Any = None) -> None:
         with lock, server.atomic():
@@ -252,9 +265,14 @@ def _sizes(one: _Shown) -> list[tuple[Any, float]]:
     """Every cloud node with the size of its points as first made."""
     radius = one.layers.static.radius
     octave = np.round(np.log2(radius / radius.min())).astype(int) if len(radius) else np.zeros(0, int)
-    parts = [2 * float(np.median(radius[octave == k])) for k in np.unique(octave)]
-    moving = [2 * float(np.median(c.radius)) if len(c) else 0.01 for c in one.layers.moving]
+    parts = [_point_size(radius[octave == k]) for k in np.unique(octave)]
+    moving = [_point_size(c.radius) for c in one.layers.moving]
     return [*zip(one.static, parts, strict=True), *zip(one.moving, moving, strict=True)]
+
+
+def _point_size(radius: Float[np.ndarray, "n"]) -> float:
+    """What viser calls point_size draws a disc of about that radius."""
+    return float(np.median(radius)) if len(radius) else 0.01
 
 
 def _show(server: viser.ViserServer, one: _Shown, frame: int, visible: dict[str, bool]) -> None:
@@ -275,15 +293,18 @@ def _show(server: viser.ViserServer, one: _Shown, frame: int, visible: dict[str,
 
 
 def _move_present(one: _Shown, at: int) -> None:
-    frame = int(one.layers.frames[at])
-    pose = one.layers.scene.world_from_cam[frame]
+    pose = one.layers.scene.world_from_cam[int(one.layers.frames[at])]
     one.present.wxyz, one.present.position = _wxyz(pose), pose[:3, 3]
-    if at not in one.pictures:
-        image = frame_colour(one.layers.scene, frame)
-        width = min(_PICTURE_WIDTH, image.shape[1])
-        size = (width, max(1, round(width * image.shape[0] / image.shape[1])))
-        one.pictures[at] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    one.present.image = one.pictures[at]
+    if one.picture is not None:
+        one.picture.image = _picture(one.layers, at)
+
+
+def _picture(layers: Layers, at: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The video frame, small."""
+    image = frame_colour(layers.scene, int(layers.frames[at]))
+    width = min(_PICTURE_WIDTH, image.shape[1])
+    size = (width, max(1, round(width * image.shape[0] / image.shape[1])))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _add_viewpoints(server: viser.ViserServer, shown: list[_Shown], slider: Any) -> None:
@@ -297,16 +318,21 @@ def _add_viewpoints(server: viser.ViserServer, shown: list[_Shown], slider: Any)
 
 
 def _stand_home(client: viser.ClientHandle, shown: list[_Shown]) -> None:
-    """At the first scene's own viewpoint; further back where there are several."""
-    first, last = shown[0], shown[-1]
-    here, stance = first.view_from_world, first.layers.stance
-    shift = (last.view_from_world[:3, 3] - here[:3, 3]) / 2 * (1, 0, 0) if len(shown) > 1 else np.zeros(3)
-    eye = here[:3, :3] @ stance.eye_world + here[:3, 3] + shift
-    target = here[:3, :3] @ stance.target_world + here[:3, 3] + shift
-    back = 1 + 1.2 * float(np.linalg.norm(shift)) / max(float(np.linalg.norm(target - eye)), 1e-9)
-    client.camera.up_direction = (0.0, 0.0, 1.0)
-    client.camera.position = target + back * (eye - target)
-    client.camera.look_at = target
+    """Where all scenes are seen at once."""
+    up, ahead = np.array([0.0, 0, 1]), np.array([0.0, 1, 0])
+    points = np.concatenate([_moved(one.view_from_world, _near_points(one.layers)) for one in shown])
+    centres = np.concatenate([_moved(one.view_from_world, one.layers.scene.centres_world) for one in shown])
+    home = stance.facing(points, centres, ahead, up)
+    client.camera.up_direction = up
+    away = float(np.linalg.norm(home.target_world - home.eye_world))
+    beside_panel = _PANEL_SHARE * away * home.cam_from_world[0, :3]
+    client.camera.position = home.eye_world + beside_panel
+    client.camera.look_at = home.target_world + beside_panel
+    client.camera.fov = float(np.radians(home.fov_deg))
+
+
+def _moved(b_from_a: Float[np.ndarray, "4 4"], points_a: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    return points_a @ b_from_a[:3, :3].T + b_from_a[:3, 3]
 
 
 def _stand_in_camera(client: viser.ClientHandle, one: _Shown, slider: Any) -> None:

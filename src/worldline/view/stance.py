@@ -73,14 +73,31 @@ def home(scene: Scene, points_world: Float[np.ndarray, "n 3"], up: Float[np.ndar
     first, centres = scene.world_from_cam[0], scene.centres_world
     ahead = _across(first[:3, 2], up)
     ahead = _unit(ahead) if np.linalg.norm(ahead) > 0.1 else _unit(_across(first[:3, 1], up))
+    return facing(nearby(points_world, centres, depth), centres, ahead, up)
+
+
+def nearby(
+    points_world: Float[np.ndarray, "n 3"], centres_world: Float[np.ndarray, "t 3"], depth: float
+) -> Float[np.ndarray, "m 3"]:
+    """A sample of the points within a few median depths of the cameras."""
     some = points_world[:: max(1, len(points_world) // 50_000)].astype(np.float64)
-    near = some[np.linalg.norm(some - centres.mean(0), axis=-1) < _NEAR * depth]
-    near = near if len(near) > 0.2 * len(some) else some
+    near = some[np.linalg.norm(some - centres_world.mean(0), axis=-1) < _NEAR * depth]
+    return near if len(near) > 0.2 * len(some) else some
+
+
+def facing(
+    points_world: Float[np.ndarray, "n 3"],
+    centres_world: Float[np.ndarray, "t 3"],
+    ahead: Float[np.ndarray, "3"],
+    up: Float[np.ndarray, "3"],
+) -> Stance:
+    """Looking ahead, somewhat down and to the left, from just so far that it all fits."""
     z = _unit(ahead - 0.34 * up - 0.2 * np.cross(ahead, up))
     axes = Stance(np.zeros(3), z, up).cam_from_world[:3, :3]
-    eye = axes.T @ _fitted_eye(near @ axes.T, centres @ axes.T, np.tan(np.radians(_FOV_DEG) / 2))
-    target = np.median(near, axis=0)
-    return Stance(eye, eye + z * max(float((target - eye) @ z), 0.2 * depth), up, _FOV_DEG)
+    half = float(np.tan(np.radians(_FOV_DEG) / 2))
+    eye = axes.T @ _fitted_eye(points_world @ axes.T, centres_world @ axes.T, half)
+    reach = float((np.median(points_world, axis=0) - eye) @ z)
+    return Stance(eye, eye + z * max(reach, 0.1 * float(np.ptp(points_world @ z)), 1e-6), up, _FOV_DEG)
 
 
 def _fitted_eye(

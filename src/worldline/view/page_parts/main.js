@@ -87,6 +87,12 @@ async function start() {
     refreshLines();
   }
 
+  function setTrailColour(name) {
+    state.trailColour = byId("trail-colour").value = name === "track" ? "track" : "speed";
+    byId("speed-scale").hidden = state.trailColour !== "speed";
+    redraw();
+  }
+
   function reset() {
     setThrough(false);
     stance.reset();
@@ -98,11 +104,7 @@ async function start() {
   byId("frame").addEventListener("input", (event) => { before = null; setFrame(Number(event.target.value)); });
   byId("size").addEventListener("input", (event) => { state.pointSize = Number(event.target.value); redraw(); });
   byId("trail-length").addEventListener("input", (event) => { state.trailLength = Number(event.target.value); redraw(); });
-  byId("trail-colour").addEventListener("change", (event) => {
-    state.trailColour = event.target.value;
-    byId("speed-scale").hidden = state.trailColour !== "speed";
-    redraw();
-  });
+  byId("trail-colour").addEventListener("change", (event) => setTrailColour(event.target.value));
   byId("speed").addEventListener("change", (event) => { state.speed = Number(event.target.value); });
   byId("play").addEventListener("click", () => setPlaying(!state.playing));
   byId("through").addEventListener("click", () => setThrough(!stance.through));
@@ -135,7 +137,7 @@ async function start() {
     for (const layer of (wanted.get("hide") || "").split(",")) if (layer in state.shown) setLayer(layer, false);
     if (wanted.has("background")) setGround(Math.max(0, BACKGROUNDS.findIndex((b) => b.name === wanted.get("background"))));
     if (wanted.has("frame")) setFrame(Number(wanted.get("frame")) || 0);
-    if (wanted.has("trails")) Object.assign(state, { trailColour: wanted.get("trails") });
+    if (wanted.has("trails")) setTrailColour(wanted.get("trails"));
     if (wanted.has("turn")) stance.orbit(...wanted.get("turn").split(",").map((deg) => (Number(deg) * Math.PI) / 180 / 0.005));
     if (wanted.has("zoom")) stance.zoom(1 / (Number(wanted.get("zoom")) || 1));
     setThrough(wanted.get("view") === "camera");
