@@ -242,6 +242,15 @@ def test_covered_cells_get_no_second_track():
     assert len(again) == len(first) - len(right)
 
 
+def test_too_many_tracks_are_thinned_from_the_short_end_everywhere(turning):
+    video, _, flow, full = turning
+    few = flow_tracks.track_grid(video, flow, flow_tracks.Config(live=300, most=100))
+    assert 80 <= few.visible.shape[1] <= 104
+    assert set(few.query_frame) >= {0, 10, 20}
+    assert few.visible.sum(0).mean() > full.visible.sum(0).mean()
+    assert full.visible.sum(0).min() >= flow_tracks.Config().shortest
+
+
 @pytest.mark.parametrize("kind", ["room", "outdoor"])
 def test_tracks_in_a_world_with_movers_are_where_the_truth_is(kind):
     world = synthetic.tiny_world(1, kind=kind, frames=8, width=160, height=112)

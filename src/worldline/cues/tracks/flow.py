@@ -35,8 +35,14 @@ class Config:
     """Cells of the grid, which is about the number of tracks that are alive in a frame."""
     reseed_every: int = 10
     """Frames between two looks for uncovered cells."""
-    start_sigma_px: float = 0.25
+    start_sigma_px: float = 1.0
     """A track starts only where the texture allows this accuracy at the noise of `patches`."""
+    textured_sigma_px: float = 0.25
+    """A patch whose texture allows this accuracy must be seen to be visible."""
+    shortest: int = 3
+    """Tracks seen in fewer frames are dropped (of shorter clips none)."""
+    most: int = 15000
+    """If there are more tracks, the longest of every starting frame are kept, the same share of each."""
     jump: float = 0.06
     """Change of the flow, in pixels per pixel, that no single surface shows between two frames."""
     border_px: float = 4.0
@@ -116,7 +122,7 @@ def track_grid(
     for t, row in backwards:
         rows.append(row)
         report(1.0 - 0.5 * t / count)
-    return _collected(rows, uv, query, count)
+    return _thinned(_collected(rows, uv, query, count), config)
 
 
 def track_points(
@@ -301,7 +307,7 @@ def _advanced(live: _Live, image: np.ndarray, there: np.ndarray, back: np.ndarra
     sigma = np.where(trusted, np.hypot(live.base, found.sigma_px), chained)
     alone = np.where(trusted, 0, live.alone + 1)
     consistent = gap < np.maximum(config.gap_px, 0.05 * np.linalg.norm(moved, axis=-1))
-    textured = patches.texture_sigma_px(live.templates, config.patches.noise) < config.start_sigma_px
+    textured = patches.texture_sigma_px(live.templates, config.patches.noise) < config.textured_sigma_px
     hidden = textured & (found.likeness < config.hidden_likeness)
     height, width = image.shape
     margin = config.border_px
@@ -329,6 +335,26 @@ def _plausible(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     off = np.linalg.norm(change - np.eye(2, dtype=change.dtype), axis=(-1, -2))
     area = np.linalg.det(after)
     return (off < 0.5) & (area > 0.25) & (area < 4.0)
+
+
+def _thinned(tracks: PixelTracks, config: Config) -> PixelTracks:
+    """Without the shortest tracks, and with about the most that are wanted."""
+    frames, count = tracks.visible.shape
+    length = tracks.visible.sum(0)
+    order = np.lexsort((-length, tracks.query_frame))
+    rank = np.empty(count, dtype=np.int64)
+    rank[order] = np.arange(count) - np.searchsorted(tracks.query_frame[order], tracks.query_frame[order])
+    lasting = length >= min(config.shortest, frames)
+    share = min(1.0, config.most / max(int(lasting.sum()), 1))
+    per_frame = np.bincount(tracks.query_frame[lasting], minlength=frames)
+    kept = lasting & (rank < share * per_frame[tracks.query_frame])
+    return PixelTracks(
+        tracks.uv[:, kept],
+        tracks.visible[:, kept],
+        tracks.sigma_px[:, kept],
+        tracks.query_frame[kept],
+        tracks.source,
+    )
 
 
 def _collected(rows: list[_Rows], uv: np.ndarray, query: np.ndarray, count: int) -> PixelTracks:
