@@ -127,6 +127,23 @@ def test_a_scene_without_any_depth_says_so(scene):
         extract(replace(scene, valid=np.zeros_like(scene.valid)))
 
 
+def test_a_scene_of_sparse_points_alone_is_shown_as_it_is(scene):
+    points = np.random.default_rng(0).uniform(*ROOM, size=(500, 3)).astype(np.float32)
+    shown = extract(replace(scene, valid=np.zeros_like(scene.valid), static_points=points))
+    assert np.array_equal(np.unique(shown.static.points_world, axis=0), np.unique(points, axis=0))
+
+
+def test_the_first_viewpoint_holds_the_cameras_and_nearly_all_points(scene, shown):
+    viewpoint = look(shown, 0, "orbit", (400, 300))
+    everything = np.concatenate([shown.static.points_world, scene.centres_world])
+    uv, depth_z = viewpoint.project(everything)
+    inside = (depth_z > 0) & (uv > 0).all(-1) & (uv < (400, 300)).all(-1)
+    assert inside[-FRAMES:].all() and inside.mean() > 0.95
+    assert (uv[inside].max(0) - uv[inside].min(0) > (150, 150)).any()
+    head, foot = viewpoint.project(np.array([[0, -1.0, 3], [0, 1.0, 3]]))[0]
+    assert head[1] < foot[1]
+
+
 def test_a_still_scene_of_one_frame_can_be_shown(scene, tmp_path):
     names = ("depth_z", "depth_sigma", "moving", "image", "valid", "world_from_cam", "times_s")
     one = replace(scene, **{name: getattr(scene, name)[:1] for name in names}, tracks=None, health={})

@@ -20,8 +20,8 @@ from worldline.scene.scene import Scene
 from worldline.view.fusion import VoxelFusion, coarsen
 from worldline.view.stance import Stance, floor_height, home, up_world
 
-_GAP_OVER_STEP = 1.5
-"""Neighbouring pixels are this many voxels of the first, fine fusion apart."""
+_FINER = 1.5
+"""The first fusion has voxels this many times finer than the points are apart; the second evens them out."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Detail:
     moving_points: int = 170_000
     trails: int = 400
     frames: int = 240
-    fused_pixels: int = 3_000_000
+    fused_pixels: int = 5_000_000
     carve_frames: int = 12
     sigma_over_median: float = 2.5
     sigma_always_kept: float = 0.08
@@ -199,13 +199,16 @@ class _Limits:
         valid = valid & (depth_z > 0)
 
         def limit(which: Bool[np.ndarray, "n"]) -> float:
-            middle = float(np.median(sigma[which])) if which.any() else 0.0
+            middle = float(np.nanmedian(sigma[which])) if which.any() else 0.0
             return max(detail.sigma_always_kept, detail.sigma_over_median * middle)
 
         still, moves = valid & (moving == 0), valid & (moving != 0)
         if not valid.any() and (scene.static_points is None or not len(scene.static_points)):
             raise InputError(f"scene {scene.name!r} has no valid depth, so there is nothing to see; reconstruct again.")
-        middle = float(np.median(depth_z[still if still.any() else valid])) if valid.any() else 1.0
+        if valid.any():
+            middle = float(np.median(depth_z[still if still.any() else valid]))
+        else:
+            middle = float(np.median(np.linalg.norm(scene.static_points - scene.centres_world.mean(0), axis=-1)))
         return cls(limit(still), limit(moves), middle)
 
 
@@ -289,8 +292,9 @@ def _clouds(
 ) -> tuple[Cloud, tuple[Cloud, ...], Float[np.ndarray, "3"]]:
     """One pass over the frames: the fused static cloud, the moving clouds, and which way is up."""
     stride = max(1, int(np.ceil(np.sqrt(len(shown) * scene.width * scene.height / detail.fused_pixels))))
-    step = stride / scene.camera.focal / _GAP_OVER_STEP
-    fusion = VoxelFusion.around(scene.centres_world, step=step, nearest=limits.median_depth / 16)
+    apart_px = max(1.0, 0.55 * stride) if len(shown) > 2 * stride else stride
+    step = apart_px / scene.camera.focal
+    fusion = VoxelFusion.around(scene.centres_world, step=step / _FINER, nearest=limits.median_depth / 16)
     moving, voters, normals = [], [], []
     votes = set(shown[np.linspace(0, len(shown) - 1, min(len(shown), detail.carve_frames)).round().astype(int)])
     for t in shown:
@@ -347,10 +351,9 @@ def _static_cloud(
     if not len(points) and scene.static_points is not None:
         return _sparse_cloud(scene, detail)
     keep = ~_seen_through(scene, points, voters)
-    gap = _GAP_OVER_STEP * fusion.step
-    fused = coarsen(points[keep], colour[keep], weight[keep], fusion, gap, detail.static_points)
+    fused = coarsen(points[keep], colour[keep], weight[keep], fusion, _FINER * fusion.step, detail.static_points)
     points, colour, _ = fused.result()
-    return Cloud(points, colour, 0.75 * fused.voxel(points))
+    return Cloud(points, colour, 0.85 * fused.voxel(points))
 
 
 def _sparse_cloud(scene: Scene, detail: Detail) -> Cloud:

@@ -151,11 +151,13 @@ def _radius_levels(radius: Float[np.ndarray, "n"], smallest: float) -> UInt8[np.
 
 
 def _facts(layers: Layers) -> dict[str, Any]:
-    scene, frames = layers.scene, layers.frames
+    return {**_clip_facts(layers.scene, layers.frames), **_view_facts(layers), **_words_facts(layers.scene)}
+
+
+def _clip_facts(scene: Scene, frames: Int[np.ndarray, "f"]) -> dict[str, Any]:
     pictures, masks = _pictures(scene, frames)
     trust = scene.health.get("trust")
     return {
-        "name": scene.name,
         "frames": [int(t) for t in frames],
         "frame_count": len(scene),
         "times_s": np.asarray(scene.times_s)[frames].round(4).tolist(),
@@ -165,8 +167,16 @@ def _facts(layers: Layers) -> dict[str, Any]:
         "fov_deg": round(scene.camera.fov_deg, 2),
         "focal": round(scene.camera.focal, 1),
         "world_from_cam": [_digits(scene.world_from_cam[t, :3].ravel()) for t in frames],
-        "metric": scene.metric,
-        "metric_source": scene.metric_source,
+        "trust": None
+        if trust is None
+        else np.nan_to_num(np.asarray(trust, float)[frames]).clip(0, 1).round(3).tolist(),
+        "pictures": pictures,
+        "masks": masks,
+    }
+
+
+def _view_facts(layers: Layers) -> dict[str, Any]:
+    return {
         "bounds": [_digits(corner) for corner in layers.bounds],
         "smallest_radius": _smallest_radius(layers),
         "radius_steps_per_octave": _RADIUS_STEPS_PER_OCTAVE,
@@ -180,16 +190,17 @@ def _facts(layers: Layers) -> dict[str, Any]:
         "median_depth": layers.median_depth,
         "frustum_depth": layers.frustum_depth,
         "fast": layers.trails.fast if layers.trails else 0.0,
-        "trust": None
-        if trust is None
-        else np.nan_to_num(np.asarray(trust, float)[frames]).clip(0, 1).round(3).tolist(),
-        "pictures": pictures,
-        "masks": masks,
+    }
+
+
+def _words_facts(scene: Scene) -> dict[str, Any]:
+    steps = [{"name": s.name, "settings": _words(s.settings), "outcome": _words(s.outcome)} for s in scene.history]
+    return {
+        "name": scene.name,
+        "metric": scene.metric,
+        "metric_source": scene.metric_source,
         "notes": list(scene.notes),
-        "history": [
-            {"name": step.name, "settings": _words(step.settings), "outcome": _words(step.outcome)}
-            for step in scene.history
-        ],
+        "history": steps,
     }
 
 
