@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
@@ -57,6 +58,7 @@ def _guarded(work: Callable[[], int]) -> int:
     except WorldlineError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
+        warnings.simplefilter("ignore")  # what was cut off (zarr's reads) would complain at exit
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     except MemoryError:

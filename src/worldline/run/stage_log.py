@@ -27,7 +27,7 @@ def log_text(record: Mapping[str, Any]) -> str:
 
 
 def _line(stage: Mapping[str, Any]) -> str:
-    resumed = "  found from before" if stage["resumed"] else ""
+    resumed = "  reused" if stage["resumed"] else ""
     return f"{stage['name']:<28}{stage['wall_s']:>10.2f}{stage['cpu_s']:>10.2f}{stage['peak_mb']:>10.0f}{resumed}"
 
 
