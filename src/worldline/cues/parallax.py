@@ -1,0 +1,179 @@
+"""Pixels followed through frames around their own, and what the camera motion makes of them.
+
+Dense flow is chained from a frame to frames before and after it. A static point seen along the ray r (z = 1) of
+the reference frame is at r / q, with q its inverse depth; in another camera it is R r + q t up to scale, which is
+linear in q. So every pixel has one unknown, a weighted least-squares solution, and residuals that speak for or
+against being static.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from worldline.cues.optical_flow import DenseFlow, sample
+from worldline.geometry import pixels
+
+STEP_SIGMA_PX = 0.12
+"""Standard deviation of one step of flow, before its disagreement."""
+BORDER = 0.005
+"""Flow that lands so near the border (share of the longer side) is not believed: it may have been stopped there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sightings:
+    """Pixels of one frame in others.
+
+    Attributes:
+        frames: the other frames. uv: (D, h, w, 2) pixels of the video. sigma_px: (D, h, w), infinite where lost.
+    """
+
+    frames: tuple[int, ...]
+    uv: Float[np.ndarray, "d h w 2"]
+    sigma_px: Float[np.ndarray, "d h w"]
+
+    def only(self, keep: Sequence[bool]) -> Sightings:
+        """The sightings in some of the frames."""
+        index = np.flatnonzero(keep)
+        return Sightings(tuple(self.frames[i] for i in index), self.uv[index], self.sigma_px[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Parallax:
+    """The static hypothesis of every pixel.
+
+    Attributes:
+        inverse_depth: (h, w), may be negative. information: (h, w) inverse variance of it.
+        residual_px: (D, h, w) distance between where it was seen and where a static point would be.
+    """
+
+    inverse_depth: Float[np.ndarray, "h w"]
+    information: Float[np.ndarray, "h w"]
+    residual_px: Float[np.ndarray, "d h w"]
+
+
+@dataclass(frozen=True, eq=False)
+class FlowChain:
+    """Adjacent flow on a reduced grid, ready to be chained.
+
+    Attributes:
+        grid_uv: (h, w, 2) where the grid is in the video. size: (height, width) of the video.
+        steps: (2, T - 1, h, w, 3) float16: flow in pixels of the video and disagreement of the two directions, from
+        frame t to t + 1 in steps[0, t], from t + 1 to t in steps[1, t].
+    """
+
+    grid_uv: Float[np.ndarray, "h w 2"]
+    size: tuple[int, int]
+    steps: Float[np.ndarray, "2 p h w 3"]
+
+    @classmethod
+    def of(cls, flow: DenseFlow, height: int, width: int) -> FlowChain:
+        """A grid of height x width over the video of the flow."""
+        scale = np.array([flow.size[1] / width, flow.size[0] / height], dtype=np.float32)
+        grid_uv = pixels.centres(height, width).numpy() * scale
+        steps = np.empty((2, len(flow.forward), height, width, 3), dtype=np.float16)
+        for t in range(len(flow.forward)):
+            there, back = (_reduced(stored[t], height, width) for stored in (flow.forward, flow.backward))
+            for way, (a, b) in enumerate(((there, back), (back, there))):
+                gap = np.linalg.norm(a + sample(b, (grid_uv + a) / scale), axis=-1, keepdims=True)
+                steps[way, t] = np.concatenate([a, np.minimum(gap, 1e3)], -1)
+        return cls(grid_uv, flow.size, steps)
+
+    def __len__(self) -> int:
+        return int(self.steps.shape[1]) + 1
+
+    @property
+    def scale(self) -> Float[np.ndarray, "2"]:
+        """Pixels of the video per cell of the grid, along u and v."""
+        height, width = self.grid_uv.shape[:2]
+        return np.array([self.size[1] / width, self.size[0] / height], dtype=np.float32)
+
+    def adjacent(self, frame: int, way: int) -> Float[np.ndarray, "h w 3"]:
+        """Flow and disagreement from a frame to the next (way 1) or the one before (way -1)."""
+        return self.steps[0, frame] if way > 0 else self.steps[1, frame - 1]
+
+    def follow(self, frame: int, offsets: Sequence[int]) -> Sightings:
+        """The grid of one frame in the frames at `offsets` that exist, in the order of `offsets`."""
+        wanted = [o for o in offsets if 0 <= frame + o < len(self)]
+        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for way in (1, -1):
+            uv, variance = self.grid_uv, np.zeros(self.grid_uv.shape[:2], dtype=np.float32)
+            for k in range(max((o * way for o in wanted), default=0)):
+                uv, variance = self._moved(frame + way * k, way, uv, variance)
+                found[way * (k + 1)] = uv, variance
+        if not wanted:
+            empty = np.zeros((0, *self.grid_uv.shape), dtype=np.float32)
+            return Sightings((), empty, empty[..., 0])
+        uvs, variances = zip(*(found[o] for o in wanted), strict=True)
+        return Sightings(tuple(frame + o for o in wanted), np.stack(uvs), np.sqrt(np.stack(variances)))
+
+    def carried(self, values: Float[np.ndarray, "h w"], frame: int, way: int) -> Float[np.ndarray, "h w"]:
+        """A map of the neighbouring frame `frame - way`, brought to `frame` along the flow; 0 where that is lost."""
+        step = self.adjacent(frame, -way).astype(np.float32)
+        uv = self.grid_uv + step[..., :2]
+        return np.where(self._lost(uv, step), 0, sample(values, uv / self.scale)).astype(np.float32)
+
+    def carried_ids(self, ids: Int[np.ndarray, "h w"], frame: int) -> Int[np.ndarray, "h w"]:
+        """Labels of the frame before, brought to `frame` along the flow; 0 where that is lost."""
+        step = self.adjacent(frame, -1).astype(np.float32)
+        uv = self.grid_uv + step[..., :2]
+        row, column = pixels.indices(torch.from_numpy(uv / self.scale), *ids.shape)
+        return np.where(self._lost(uv, step), 0, ids[row.numpy(), column.numpy()])
+
+    def _moved(self, frame: int, way: int, uv: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        step = sample(self.adjacent(frame, way).astype(np.float32), uv / self.scale)
+        landed = uv + step[..., :2]
+        grown = variance + STEP_SIGMA_PX**2 + 0.25 * step[..., 2] ** 2
+        return landed, np.where(self._lost(landed, step), np.inf, grown).astype(np.float32)
+
+    def _lost(self, uv: np.ndarray, step: np.ndarray) -> np.ndarray:
+        height, width = self.size
+        margin = BORDER * max(height, width)
+        outside = (uv < margin).any(-1) | (uv[..., 0] > width - margin) | (uv[..., 1] > height - margin)
+        return outside | (step[..., 2] > 1 + 0.05 * np.abs(step[..., :2]).sum(-1))
+
+
+def static_hypothesis(
+    sightings: Sightings,
+    grid_uv: Float[np.ndarray, "h w 2"],
+    world_from_cam: Float[np.ndarray, "t 4 4"],
+    frame: int,
+    intrinsics: Float[np.ndarray, "4"],
+    *,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+    rounds: int = 2,
+) -> Parallax:
+    """Inverse depth of every pixel by robust least squares over its sightings, and their residuals.
+
+    Args:
+        limits: least and greatest inverse depth.
+    """
+    f, c = intrinsics[:2].astype(np.float32), intrinsics[2:].astype(np.float32)
+    other_from_cam = np.linalg.inv(world_from_cam[list(sightings.frames)]) @ world_from_cam[frame]
+    ray = np.concatenate([(grid_uv - c) / f, np.ones_like(grid_uv[..., :1])], -1)
+    turned = np.einsum("dij,hwj->dhwi", other_from_cam[:, :3, :3].astype(np.float32), ray)
+    moved = other_from_cam[:, None, None, :3, 3].astype(np.float32)
+    xy = (sightings.uv - c) / f
+    slope = (moved[..., :2] - xy * moved[..., 2:]) * f
+    offset = (xy * turned[..., 2:] - turned[..., :2]) * f
+    along, wanted, power = (slope * offset).sum(-1), (offset * offset).sum(-1), (slope * slope).sum(-1)
+    base = 1 / (sightings.sigma_px**2 * turned[..., 2] ** 2)
+    weight = base
+    for _ in range(rounds):
+        information = (weight * power).sum(0)
+        q = (weight * along).sum(0) / np.maximum(information, 1e-12)
+        q = np.clip(q, *limits)
+        square = base * (wanted - 2 * q * along + q * q * power)
+        weight = base / (1 + square / 9)
+    z = np.maximum(turned[..., 2] + q * moved[..., 2], 0.05)
+    residual = np.sqrt(np.maximum(wanted - 2 * q * along + q * q * power, 0)) / z
+    return Parallax(q, information, residual.astype(np.float32))
+
+
+def _reduced(flow: np.ndarray, height: int, width: int) -> np.ndarray:
+    return cv2.resize(flow.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
