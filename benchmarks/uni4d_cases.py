@@ -4,31 +4,28 @@ Prints one JSON line. One thread; CPU seconds of the engine alone, neither impor
 own `make_cases.py` and `metrics.py` (beside the case, or in ../shared/cases/uni4d) load and score it.
 """
 
+import argparse
+import importlib.util
+import json
 import os
+import resource
+import time
+from pathlib import Path
+from types import ModuleType
 
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
-import argparse  # noqa: E402
-import importlib.util  # noqa: E402
-import json  # noqa: E402
-import resource  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
-from types import ModuleType  # noqa: E402
+import cv2
+import numpy as np
+import torch
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-from worldline.engines import uni4d  # noqa: E402
-from worldline.geometry import pixels  # noqa: E402
-from worldline.geometry.camera import Camera  # noqa: E402
-from worldline.scene.journal import Journal  # noqa: E402
-from worldline.scene.observations import (  # noqa: E402
-    CameraPrior, DepthMaps, MovingMasks, Observations, PixelTracks, Source,
-)  # fmt: skip
-from worldline.scene.scene import Scene  # noqa: E402
-from worldline.scene.video import Video  # noqa: E402
+from worldline.engines import uni4d
+from worldline.geometry import pixels
+from worldline.geometry.camera import Camera
+from worldline.scene.journal import Journal
+from worldline.scene.observations import CameraPrior, DepthMaps, MovingMasks, Observations, PixelTracks, Source
+from worldline.scene.scene import Scene
+from worldline.scene.video import Video
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "cases" / "uni4d"
 SOURCE = Source("optimisation case")
@@ -58,7 +55,7 @@ def video_and_observations(case: dict, full_depth: np.ndarray) -> tuple[Video, O
     )
 
 
-def score(case: dict, scene: Scene, make: ModuleType, metrics: ModuleType) -> dict[str, float]:
+def score(case: dict, scene: Scene, make: ModuleType, metrics: ModuleType) -> dict[str, float | None]:
     tracks, moving = scene.tracks, scene.tracks.moving
     truth = make.gt_track_xyz(case)
     columns, positions = tracks.observed[moving], tracks.points_world[:, moving].transpose(1, 0, 2)
@@ -70,9 +67,10 @@ def score(case: dict, scene: Scene, make: ModuleType, metrics: ModuleType) -> di
     really = (case["gt_track_part"] >= 0) & case["gt_vis"]
     covered = valid & really[:, columns].T
     return {
-        "ate_cm": m["ATE_cm"], "rpe_t_cm": m["RPEt_cm"], "rpe_r_deg": m["RPEr_deg"], "focal_err_pct": m["focal_err_pct"],
+        "ate_cm": m["ATE_cm"], "rpe_t_cm": m["RPEt_cm"], "rpe_r_deg": m["RPEr_deg"],
+        "focal_err_pct": m["focal_err_pct"],
         "absrel_static": m["absrel_static"], "absrel_dyn": m["absrel_dyn"], "static_pt_med_cm": m["static_pt_med_cm"],
-        "dyn_epe_cm": m["dynEPE_mean_cm"], "dyn_flow_cm": m["dynflow_mean_cm"],
+        "dyn_epe_cm": m.get("dynEPE_mean_cm"), "dyn_flow_cm": m.get("dynflow_mean_cm"),
         "dyn_coverage": covered.sum() / max(really.sum(), 1),
     }  # fmt: skip
 

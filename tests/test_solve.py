@@ -59,6 +59,30 @@ def test_analytic_jacobians_equal_forward_mode(kind):
         torch.testing.assert_close(block, twin)
 
 
+def test_terms_of_points_alone_equal_the_full_terms():
+    samples, world_from_cam, k, points, g = world(noise_px=1.0)
+    points = points + 0.1 * torch.randn(points.shape, generator=g, dtype=points.dtype)
+    state = {
+        "world_from_cam": world_from_cam,
+        "points": points,
+        "log_focal": torch.zeros(1, 1, dtype=torch.float64),
+        "log_depth_scale": torch.full((6, 1), 0.1, dtype=torch.float64),
+    }
+    seen, sigma = torch.rand(len(samples), generator=g, dtype=torch.float64), torch.ones(len(samples)).double()
+    pairs = [
+        (terms.reprojection(samples, k), terms.reprojection_of_points(samples, world_from_cam, k, Square())),
+        (
+            terms.log_depth(samples, seen, sigma),
+            terms.log_depth_of_points(samples, world_from_cam, seen + 0.1, sigma, Square()),
+        ),
+    ]
+    for full, alone in pairs:
+        (value, blocks), (same, own) = full.linearise(state), alone.linearise(state)
+        torch.testing.assert_close(same, value)
+        torch.testing.assert_close(alone.residual(points[samples.point]), value)
+        torch.testing.assert_close(own[0], blocks[1])
+
+
 @pytest.mark.parametrize("kind", ["motion prior", "baseline", "prior"])
 def test_analytic_jacobians_of_priors_equal_forward_mode(kind):
     g = torch.Generator().manual_seed(5)

@@ -142,10 +142,16 @@ def triangulate(
     stop: Stop | None = None,
 ) -> BundleResult:
     """The points alone, cameras fixed: every point is its own 3x3 problem, solved all at once."""
-    return adjust(
-        samples, world_from_cam, intrinsics, points, depth=depth, log_depth_scale=log_depth_scale, loss=loss,
-        free={"points"}, stop=stop or Stop(steps=8, tolerance=1e-4),
-    )  # fmt: skip
+    loss = loss or GemanMcClure(4.0)
+    if log_depth_scale is None:
+        log_depth_scale = points.new_zeros(len(world_from_cam), 1)
+    parts = [terms.reprojection_of_points(samples, world_from_cam, intrinsics, loss)]
+    if depth is not None:
+        shifted = depth.log_depth + log_depth_scale[samples.frame, 0]
+        parts.append(terms.log_depth_of_points(samples, world_from_cam, shifted, depth.sigma, GemanMcClure(4.0)))
+    solution = minimise({"points": points}, parts, {"points"}, Schur("points"), stop or Stop(8, 1e-4))
+    found = solution.state
+    return BundleResult(world_from_cam, intrinsics, found["points"], log_depth_scale, parts[0].squares(found), solution)
 
 
 def cast(

@@ -3,7 +3,7 @@
 Unknown is a displacement of each (track, time) along a given direction: its ray (depth), or the image axes
 (pixel noise). One direction at a time keeps the unknown scalar, the smoothness a penta-diagonal matrix per track
 that is factorised exactly for all tracks at once, and that matrix the preconditioner of the whole problem.
-Layout: (N, T, ...) with a track's times contiguous.
+Vector fields are (3, N, T), component by component: sums over a last axis of three are slow.
 
 Source: Uni4D (arXiv 2503.21761) stage 3; here second order, with acceleration instead of velocity, edge lengths
 against their median over the clip instead of the previous frame, robust weights, and depth sigma.
@@ -47,17 +47,17 @@ class MovingSamples:
     """What is seen of N moving tracks in T frames.
 
     Attributes:
-        rays_world: (N, T, 3) direction with camera z = 1 through the tracked pixel, world axes.
-        centres_world: (T, 3); right, down: (T, 3) the image axes in the world; focal: pixels.
+        rays_world: (3, N, T) direction with camera z = 1 through the tracked pixel, world axes.
+        centres_world: (3, T); right, down: (3, T) the image axes in the world; focal: pixels.
         depth_z, sigma: (N, T) the cue at the pixel and the standard deviation of its log.
         seen: (N, T) samples that count; active: (N, T) times at which a position is wanted.
         group: (N,) object number; edges only join tracks of one object.
     """
 
-    rays_world: Float[Tensor, "n t 3"]
-    centres_world: Float[Tensor, "t 3"]
-    right: Float[Tensor, "t 3"]
-    down: Float[Tensor, "t 3"]
+    rays_world: Float[Tensor, "3 n t"]
+    centres_world: Float[Tensor, "3 t"]
+    right: Float[Tensor, "3 t"]
+    down: Float[Tensor, "3 t"]
     focal: float
     depth_z: Float[Tensor, "n t"]
     sigma: Float[Tensor, "n t"]
@@ -68,9 +68,9 @@ class MovingSamples:
 
 @dataclass(frozen=True, eq=False)
 class MovingPoints:
-    """Positions (N, T, 3), their standard deviation (N, T), and the cost before and after each outer step."""
+    """Positions (3, N, T), their standard deviation (N, T), and the cost before and after."""
 
-    points_world: Float[Tensor, "n t 3"]
+    points_world: Float[Tensor, "3 n t"]
     sigma: Float[Tensor, "n t"]
     costs: tuple[float, ...]
 
@@ -88,17 +88,17 @@ def interpolate_gaps(values: Float[Tensor, "n t"], known: Bool[Tensor, "n t"]) -
 
 
 def neighbours(
-    points: Float[Tensor, "n t 3"], group: Int[Tensor, "n"], count: int, *, frames: int = 8, chunk: int = 1024
+    points: Float[Tensor, "3 n t"], group: Int[Tensor, "n"], count: int, *, frames: int = 8, chunk: int = 1024
 ) -> Int[Tensor, "n k"]:
     """The tracks of the same object that stay closest over the clip (mean square distance over sampled frames)."""
-    chosen = torch.linspace(0, points.shape[1] - 1, min(frames, points.shape[1]), device=points.device).round().long()
-    feature = points[:, chosen].flatten(1)
+    chosen = torch.linspace(0, points.shape[2] - 1, min(frames, points.shape[2]), device=points.device).round().long()
+    feature = points[..., chosen].permute(1, 0, 2).flatten(1)
     feature = feature - feature.mean(0)
     far = 10 * feature.abs().max().clamp_min(1e-6) * len(chosen)
     feature = torch.cat([feature, group[:, None].to(feature) * far], 1)
-    count = min(count, len(points) - 1)
+    count = min(count, len(feature) - 1)
     found = []
-    every = torch.arange(len(points), device=points.device)
+    every = torch.arange(len(feature), device=points.device)
     for rows, index in zip(feature.split(chunk), every.split(chunk), strict=True):
         distance = torch.cdist(rows, feature)
         distance[torch.arange(len(rows), device=points.device), index] = torch.inf
@@ -115,13 +115,15 @@ def solve_points(samples: MovingSamples, weights: Weights, *, start: Tensor | No
     Alternates Gauss-Newton steps along the rays and along both image axes.
     """
     problem = _Problem.of(samples, weights, start)
-    points, costs = problem.start, [problem.cost(problem.start)]
+    points = problem.start
+    before = problem.cost(points)
     for step in range(weights.outer):
         problem = problem.with_rest_lengths(points) if step < 3 else problem
-        for axis in ("ray", "right", "down"):
-            points = problem.step_along(points, axis, weights.inner if axis == "ray" else max(2, weights.inner // 3))
-        costs.append(problem.cost(points))
-    return MovingPoints(points, problem.deviation(points), tuple(costs))
+        points = problem.step_along(points, "ray", weights.inner)
+        if step % 2 == 0:
+            for axis in ("right", "down"):
+                points = problem.step_along(points, axis, max(2, weights.inner // 4))
+    return MovingPoints(points, problem.deviation(points), (before, problem.cost(points)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +141,8 @@ class _Problem:
         log_depth = samples.depth_z.clamp_min(1e-6).log()
         log_depth = log_depth if offset is None else log_depth + offset
         depth_z = interpolate_gaps(log_depth, samples.seen).exp()
-        rays = torch.stack([interpolate_gaps(samples.rays_world[..., i], samples.seen) for i in range(3)], -1)
-        points = samples.centres_world + rays * depth_z[..., None]
+        rays = torch.stack([interpolate_gaps(ray, samples.seen) for ray in samples.rays_world])
+        points = samples.centres_world[:, None] + rays * depth_z
         edges = neighbours(points, samples.group, weights.neighbours)
         both = (
             samples.active[:, None]
@@ -154,9 +156,8 @@ class _Problem:
 
     def with_rest_lengths(self, points: Tensor) -> _Problem:
         """Edge lengths at rest: the median over (sampled) times at which both ends are active."""
-        every = max(1, points.shape[1] // 24)
-        sampled = points[:, ::every]
-        length = torch.linalg.vector_norm(sampled[:, None] - sampled[self.edges], dim=-1)
+        every = max(1, points.shape[2] // 24)
+        length = _lengths(points[..., ::every].contiguous(), self.edges)[1]
         length = torch.where(self.both[..., ::every] > 0, length, torch.nan)
         rest = length.nanmedian(-1).values.nan_to_num(0.0)
         on = self.both * (rest > 0)[..., None]
@@ -165,12 +166,12 @@ class _Problem:
     def _camera(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Depth, and the pixel offset from the tracked pixel along the image axes."""
         s = self.samples
-        forward = torch.linalg.cross(s.right, s.down)
-        away = points - s.centres_world
-        z = (away * forward).sum(-1).clamp_min(1e-3)
-        lateral = away - s.rays_world * z[..., None]
+        forward = torch.linalg.cross(s.right, s.down, dim=0)[:, None]
+        away = points - s.centres_world[:, None]
+        z = (away * forward).sum(0).clamp_min(1e-3)
+        lateral = away - s.rays_world * z
         scale = s.focal / z
-        return z, (lateral * s.right).sum(-1) * scale, (lateral * s.down).sum(-1) * scale
+        return z, (lateral * s.right[:, None]).sum(0) * scale, (lateral * s.down[:, None]).sum(0) * scale
 
     def _data(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """z, robust weights (depth, pixel) and residuals (log depth, px right, px down)."""
@@ -192,9 +193,9 @@ class _Problem:
         depth = (log_ratio / (s.sigma * w.depth_scale)) ** 2
         pixel = (du * du + dv * dv) / w.pixel_sigma**2
         data = seen * (depth / (1 + depth / w.depth_knee**2) + pixel / (1 + pixel / w.pixel_knee**2))
-        bend = (points[:, 2:] - 2 * points[:, 1:-1] + points[:, :-2]).square().sum(-1)
+        bend = _second_difference(points).square().sum(0)
         smooth = w.smooth * self.smooth_on * torch.log1p(bend / w.smooth_knee**2)
-        stretch = (torch.linalg.vector_norm(points[:, None] - points[self.edges], dim=-1) - self.rest[..., None]) ** 2
+        stretch = (_lengths(points, self.edges)[1] - self.rest[..., None]) ** 2
         rigid = w.rigid * self.both * torch.log1p(stretch / w.rigid_knee**2)
         return float(data.sum() + smooth.sum() + rigid.sum())
 
@@ -203,10 +204,10 @@ class _Problem:
         s, w = self.samples, self.weights
         z, depth_weight, pixel_weight, log_ratio, du, dv = self._data(points)
         if axis == "ray":
-            direction = (points - s.centres_world) / z[..., None]
+            direction = (points - s.centres_world[:, None]) / z
             curvature, slope = depth_weight / z**2, depth_weight * log_ratio / z
         else:
-            direction = (s.right if axis == "right" else s.down).expand_as(points)
+            direction = (s.right if axis == "right" else s.down)[:, None].expand_as(points)
             scale = s.focal / z
             curvature, slope = pixel_weight * scale**2, pixel_weight * scale * (du if axis == "right" else dv)
         smooth = _Smooth.at(points, direction, self.smooth_on, w)
@@ -218,13 +219,13 @@ class _Problem:
         step = conjugate_gradients(
             lambda v: smooth.apply(v) + rigid.apply(v) + diagonal * v, -gradient, factor.solve, inner
         )
-        return points + direction * (step * s.active.to(z))[..., None].nan_to_num(0.0)
+        return points + direction * (step * s.active.to(z)).nan_to_num(0.0)
 
     def deviation(self, points: Tensor) -> Tensor:
         """Standard deviation of each position along its ray, from the curvature of all terms there."""
         s, w = self.samples, self.weights
         z, depth_weight, *_ = self._data(points)
-        direction = (points - s.centres_world) / z[..., None]
+        direction = (points - s.centres_world[:, None]) / z
         rigid = _Rigid.at(points, direction, self.edges, self.both, self.rest, w)
         smooth = _Smooth.at(points, direction, self.smooth_on, w)
         # the cue's error is shared along a track, so the cue itself bounds what averaging can gain
@@ -245,21 +246,22 @@ class _Smooth:
 
     @classmethod
     def at(cls, points: Tensor, direction: Tensor, on: Tensor, w: Weights) -> _Smooth:
-        bend = points[:, 2:] - 2 * points[:, 1:-1] + points[:, :-2]
-        weight = on * w.smooth / (w.smooth_knee**2 + bend.square().sum(-1))
-        n, count = points.shape[:2]
+        bend = _second_difference(points)
+        weight = on * w.smooth / (w.smooth_knee**2 + bend.square().sum(0))
+        n, count = points.shape[1:]
         diagonal, one, two = (points.new_zeros(n, count) for _ in range(3))
         if count > 2:
             diagonal[:, :-2] += weight
             diagonal[:, 1:-1] += 4 * weight
             diagonal[:, 2:] += weight
             d = direction
-            one[:, :-2] -= 2 * weight * (d[:, :-2] * d[:, 1:-1]).sum(-1)
-            one[:, 1:-1] -= 2 * weight * (d[:, 1:-1] * d[:, 2:]).sum(-1)
-            two[:, :-2] += weight * (d[:, :-2] * d[:, 2:]).sum(-1)
-            diagonal *= (d * d).sum(-1)
-        gradient = _second_difference_transposed(bend * weight[..., None], count)
-        return cls(weight, direction, (gradient * direction).sum(-1), diagonal, one, two)
+            neighbouring = (d[..., :-1] * d[..., 1:]).sum(0)
+            one[:, :-2] -= 2 * weight * neighbouring[:, :-1]
+            one[:, 1:-1] -= 2 * weight * neighbouring[:, 1:]
+            two[:, :-2] += weight * (d[..., :-2] * d[..., 2:]).sum(0)
+            diagonal *= (d * d).sum(0)
+        gradient = (_second_difference_transposed(bend * weight, count) * direction).sum(0)
+        return cls(weight, direction, gradient, diagonal, one, two)
 
     def apply(self, v: Tensor) -> Tensor:
         """The matrix times one number per (track, time)."""
@@ -271,13 +273,23 @@ class _Smooth:
         return out
 
 
+def _second_difference(points: Tensor) -> Tensor:
+    return points[..., 2:] - 2 * points[..., 1:-1] + points[..., :-2]
+
+
 def _second_difference_transposed(bend: Tensor, count: int) -> Tensor:
-    out = bend.new_zeros(bend.shape[0], count, *bend.shape[2:])
+    out = bend.new_zeros(*bend.shape[:-1], count)
     if count > 2:
-        out[:, 2:] += bend
-        out[:, 1:-1] -= 2 * bend
-        out[:, :-2] += bend
+        out[..., 2:] += bend
+        out[..., 1:-1] -= 2 * bend
+        out[..., :-2] += bend
     return out
+
+
+def _lengths(points: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors from every neighbour to its track (3, N, K, T), and their lengths (N, K, T)."""
+    away = points[:, :, None] - points[:, edges]
+    return away, (away[0] ** 2).addcmul_(away[1], away[1]).addcmul_(away[2], away[2]).sqrt_().clamp_min_(1e-9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,22 +305,25 @@ class _Rigid:
 
     @classmethod
     def at(cls, points: Tensor, direction: Tensor, edges: Tensor, on: Tensor, rest: Tensor, w: Weights) -> _Rigid:
-        away = points[:, None] - points[edges]
-        length = torch.linalg.vector_norm(away, dim=-1).clamp_min(1e-9)
+        away, length = _lengths(points, edges)
         stretch = length - rest[..., None]
         root = (on * w.rigid / (w.rigid_knee**2 + stretch**2)).sqrt()
         scale = root / length
-        own = (away * direction[:, None]).sum(-1) * scale
-        other = -(away * direction[edges]).sum(-1) * scale
+        own, other = torch.zeros_like(length), torch.zeros_like(length)
+        for part, along in zip(away, direction, strict=True):
+            own.addcmul_(part, along[:, None])
+            other.addcmul_(part, along[edges], value=-1)
+        own *= scale
+        other *= scale
         flat = edges.flatten()
-        weighted = stretch * root
-        gradient = (own * weighted).sum(1).index_add_(0, flat, (other * weighted).flatten(0, 1))
+        stretch *= root
+        gradient = (own * stretch).sum(1).index_add_(0, flat, (other * stretch).flatten(0, 1))
         diagonal = (own * own).sum(1).index_add_(0, flat, (other * other).flatten(0, 1))
         return cls(edges, flat, own, other, gradient, diagonal)
 
     def apply(self, v: Tensor) -> Tensor:
         """J^T J times one number per (track, time)."""
-        stretch = self.own * v[:, None] + self.other * v[self.edges]
+        stretch = (self.other * v[self.edges]).addcmul_(self.own, v[:, None])
         return (self.own * stretch).sum(1).index_add_(0, self.flat, (self.other * stretch).flatten(0, 1))
 
 
@@ -363,18 +378,18 @@ def conjugate_gradients(apply, right: Tensor, precondition, steps: int, toleranc
     """
     x, residual = torch.zeros_like(right), right.clone()
     z = precondition(residual)
-    direction, energy = z, (residual * z).sum()
+    direction, energy = z, residual.flatten() @ z.flatten()
     first = energy
     for _ in range(steps):
         image = apply(direction)
-        curvature = (direction * image).sum()
+        curvature = direction.flatten() @ image.flatten()
         if not curvature > 0:
             break
         length = energy / curvature
         x = x + length * direction
         residual = residual - length * image
         z = precondition(residual)
-        new_energy = (residual * z).sum()
+        new_energy = residual.flatten() @ z.flatten()
         if new_energy <= tolerance**2 * first:
             break
         direction = z + (new_energy / energy) * direction

@@ -145,7 +145,7 @@ class _SchurSystem:
             a, b = self.groups.bounds[g], self.groups.bounds[g + 1]
             block = (inverse[a:b] @ coupling).flatten(0, 1)
             blocks.append((columns, block))
-            reduced[columns[:, None], columns] -= block.T @ block
+            reduced[columns[:, None], columns] -= _square(block)
             right[columns] -= block.T @ whitened[a:b].flatten()
         kept_step = -damped_solve(reduced, right, 0.0)
         along = whitened.clone()
@@ -216,6 +216,20 @@ def _assemble(
         layout, groups, eliminate, kept, kept_gradient,
         points.T.reshape(count, size, size), points_gradient.T.contiguous(), framed, shared,
     )  # fmt: skip
+
+
+def _square(rows: Tensor, parts: int = 4) -> Tensor:
+    """rows^T rows, computing only the blocks on and above the diagonal: about 0.6 of the products of a plain one."""
+    width = rows.shape[1]
+    if width < 256:
+        return rows.T @ rows
+    edges = [width * i // parts for i in range(parts + 1)]
+    out = rows.new_empty(width, width)
+    for a, b in zip(edges[:-1], edges[1:], strict=True):
+        strip = rows[:, a:b].T @ rows[:, a:]
+        out[a:b, a:] = strip
+        out[b:, a:b] = strip[:, b - a :].T
+    return out
 
 
 def _components(blocks: Tensor) -> Tensor:

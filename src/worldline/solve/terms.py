@@ -78,6 +78,51 @@ def reprojection(
     return Term(name, uses, residual, jacobian, loss or Square())
 
 
+def reprojection_of_points(
+    samples: PixelSamples, world_from_cam: Float[Tensor, "t 4 4"], intrinsics: Float[Tensor, "4"], loss: Loss
+) -> Term:
+    """`reprojection` where only the points are unknown: the cameras are looked up once, not at every step."""
+    motion = world_from_cam.flatten(1).T.contiguous().index_select(1, samples.frame).unflatten(0, (4, 4))
+    rotation, centre = motion[:3, :3], motion[:3, 3]
+    weight = 1 / samples.sigma_px
+    scale, offset = intrinsics[:2, None] * weight, (intrinsics[2:] - samples.uv).T * weight
+
+    def parts(points: Tensor) -> tuple[Tensor, Tensor]:
+        x = (rotation * (points.T - centre)[:, None]).sum(0)
+        return x[:2] / x[2].clamp_min(NEAREST), x[2].clamp_min(NEAREST)
+
+    def residual(points: Tensor) -> Tensor:
+        return torch.addcmul(offset, parts(points)[0], scale).T
+
+    def jacobian(points: Tensor) -> tuple[Tensor, list[Tensor]]:
+        xy, z = parts(points)
+        along = scale / z
+        block = torch.stack([along[i] * (rotation[:, i] - xy[i] * rotation[:, 2]) for i in range(2)])
+        return torch.addcmul(offset, xy, scale).T, [block.permute(2, 0, 1)]
+
+    return Term("reprojection of points", (("points", samples.point),), residual, jacobian, loss)
+
+
+def log_depth_of_points(
+    samples: PixelSamples, world_from_cam: Float[Tensor, "t 4 4"], log_depth: Tensor, sigma: Tensor, loss: Loss
+) -> Term:
+    """`log_depth` where only the points are unknown; `log_depth` (M,) already holds the frame's scale."""
+    motion = world_from_cam.flatten(1).T.contiguous().index_select(1, samples.frame).unflatten(0, (4, 4))
+    forward, weight = motion[:3, 2], 1 / sigma
+    offset = (forward * motion[:3, 3]).sum(0)
+
+    def residual(points: Tensor) -> Tensor:
+        z = ((forward * points.T).sum(0) - offset).clamp_min(NEAREST)
+        return ((z.log() - log_depth) * weight)[:, None]
+
+    def jacobian(points: Tensor) -> tuple[Tensor, list[Tensor]]:
+        z = ((forward * points.T).sum(0) - offset).clamp_min(NEAREST)
+        block = (forward * (weight / z)).T[:, None]
+        return ((z.log() - log_depth) * weight)[:, None], [block]
+
+    return Term("log depth of points", (("points", samples.point),), residual, jacobian, loss)
+
+
 def log_depth(
     samples: PixelSamples, log_depth: Float[Tensor, "m"], sigma: Float[Tensor, "m"], loss: Loss | None = None
 ) -> Term:

@@ -6,6 +6,7 @@ Source: Uni4D (arXiv 2503.21761); what differs from the release is said in each 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,7 @@ class _Work:
         out = torch.from_numpy(np.ascontiguousarray(array)).to(self.config.device)
         return out.to(getattr(torch, self.config.dtype)) if out.is_floating_point() else out
 
+    @cached_property
     def static_tracks(self) -> tuple[Tracks, np.ndarray]:
         """The static tracks with the depth cue at their sightings, and their columns."""
         columns = np.flatnonzero((self.evidence.group == 0) & (self.evidence.static.sum(0) >= 2))
@@ -128,7 +130,7 @@ class _Work:
         log_depth = np.full(seen.shape, np.nan, np.float32)
         sigma = np.full(seen.shape, np.nan, np.float32)
         log_depth[frame, track] = evidence.log_depth_at(self.depth.depth_z, frame, uv, *size)
-        sigma[frame, track] = np.exp(evidence.log_depth_at(self.depth.sigma, frame, uv, *size))
+        sigma[frame, track] = evidence.nearest_at(self.depth.sigma, frame, uv, *size)
         return log_depth, sigma
 
     def cameras(self) -> Arrays:
@@ -136,7 +138,7 @@ class _Work:
         poses = self.observed.poses
         if poses is not None and bool(poses.valid.all()):
             return {"world_from_cam": poses.world_from_cam, "outcome": pack({"from": poses.source.name})}
-        tracks, _ = self.static_tracks()
+        tracks, _ = self.static_tracks
         assert tracks.log_depth is not None
         generator = torch.Generator().manual_seed(0)
         chained = cameras.chain_pairs(
@@ -149,7 +151,7 @@ class _Work:
 
     def bundle(self, found: Arrays) -> Arrays:
         """Stage 2: poses, focal and depth scales by bundle adjustment."""
-        tracks, columns = self.static_tracks()
+        tracks, columns = self.static_tracks
         start = Cameras(
             self.tensor(found["world_from_cam"]), self.tensor(self.intrinsics),
             self.tensor(np.zeros((len(self.video), 1))),
@@ -173,7 +175,7 @@ class _Work:
 
     def structure(self, bundled: Arrays) -> Arrays:
         """Static points of all static tracks, and how well each fits."""
-        tracks, columns = self.static_tracks()
+        tracks, columns = self.static_tracks
         noise = float(bundled["noise"])
         at = self.solved(bundled)
         everything = np.arange(len(columns))
@@ -231,7 +233,7 @@ class _Work:
         solved = nonrigid.solve_points(samples, self.motion_weights(samples))
         return {
             **keep,
-            "points": solved.points_world.transpose(0, 1).float().cpu().numpy(),
+            "points": solved.points_world.permute(2, 1, 0).float().contiguous().cpu().numpy(),
             "sigma": solved.sigma.T.float().cpu().numpy(),
             "active": samples.active.T.cpu().numpy(), "columns": columns,
             "costs": np.array(solved.costs),
@@ -265,13 +267,21 @@ class _Work:
         active = (t >= first) & (t <= last) & known.any(0)
         rotation, centres = at.world_from_cam[:, :3, :3], at.world_from_cam[:, :3, 3]
         rays_cam = pinhole.rays_z1(self.tensor(self.tracks.uv[:, columns]), at.intrinsics)
-        rays = torch.einsum("tij,tnj->nti", rotation, rays_cam)
+        rays = (rotation[:, None] @ rays_cam[..., None])[..., 0].permute(2, 1, 0).contiguous()
         depth_z = self.tensor(np.exp(np.where(known, log_depth, 0.0)).T)
         depth_sigma = self.tensor(np.where(known, sigma, 1.0).T)
         return MovingSamples(
-            rays, centres, rotation[:, :, 0].contiguous(), rotation[:, :, 1].contiguous(), float(at.intrinsics[0]),
-            depth_z, depth_sigma, self.tensor(known.T), self.tensor(active.T), self.tensor(self.evidence.group[columns]),
-        )  # fmt: skip
+            rays_world=rays,
+            centres_world=centres.T.contiguous(),
+            right=rotation[:, :, 0].T.contiguous(),
+            down=rotation[:, :, 1].T.contiguous(),
+            focal=float(at.intrinsics[0]),
+            depth_z=depth_z,
+            sigma=depth_sigma,
+            seen=self.tensor(known.T),
+            active=self.tensor(active.T),
+            group=self.tensor(self.evidence.group[columns]),
+        )
 
     def fusion(self, bundled: Arrays, points: Arrays, moved: Arrays) -> Arrays:
         """Stage 4: the cue's maps times the spread ratios, objects by their own points, at full resolution."""

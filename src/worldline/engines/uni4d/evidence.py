@@ -26,7 +26,7 @@ class Labelling:
     static_margin: float = 0.012
     moving_margin: float = 0.004
     least: int = 3
-    share: float = 0.9
+    share: float = 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +61,9 @@ def collect(tracks: PixelTracks, masks: MovingMasks, width: int, height: int, la
     static, moving = np.zeros_like(ok), np.zeros_like(ok)
     keep = (zone == STATIC) & is_static[track]
     static[frame[keep], track[keep]] = True
-    keep = (ids > 0) & is_moving[track]
+    keep = (zone == MOVING) & is_moving[track]
     moving[frame[keep], track[keep]] = True
-    return Evidence(static, moving, group)
+    return Evidence(static, moving & _has_company(moving), group)
 
 
 def _lookup(
@@ -93,6 +93,14 @@ def _zones(ids: Int[np.ndarray, "t h w"], labelling: Labelling) -> np.ndarray:
     return out
 
 
+def _has_company(seen: Bool[np.ndarray, "t n"]) -> Bool[np.ndarray, "t n"]:
+    """Sightings with at least two more within two frames: a lone one is more often a slip behind the object."""
+    padded = np.pad(seen, ((2, 2), (0, 0))).astype(np.int8)
+    count = len(seen)
+    around = sum(padded[i : i + count] for i in (0, 1, 3, 4))
+    return np.asarray(around >= min(2, count - 1))
+
+
 def _commonest(ids: np.ndarray, track: np.ndarray, count: int) -> np.ndarray:
     """The object number most of a track's samples lie on (background not counted)."""
     top = int(ids.max(initial=0)) + 1
@@ -112,3 +120,10 @@ def log_depth_at(
     at = torch.from_numpy(np.ascontiguousarray(uv)).float() * scale
     value = pixels.sample_frames(maps, torch.from_numpy(frame), at)
     return torch.where(value > 0, value, torch.nan).log().numpy()
+
+
+def nearest_at(maps: np.ndarray, frame: np.ndarray, uv: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Values of maps (T, h, w) at the pixel that holds each sighting."""
+    column = np.clip(uv[:, 0] * (maps.shape[2] / width), 0, maps.shape[2] - 1).astype(np.int32)
+    row = np.clip(uv[:, 1] * (maps.shape[1] / height), 0, maps.shape[1] - 1).astype(np.int32)
+    return maps[frame, row, column]

@@ -19,6 +19,9 @@ from worldline.solve.problem import Stop
 from worldline.solve.robust import GemanMcClure
 from worldline.solve.terms import PixelSamples
 
+SHARED_ERROR = 2.0
+"""How much less the depth cue of one track says than its sigma claims, because neighbouring tracks share its error."""
+
 
 @dataclass(frozen=True)
 class Bundling:
@@ -28,7 +31,8 @@ class Bundling:
         tracks: most tracks in the fine solve; coarse_tracks: in the first, forgiving one.
         cell: tracks are spread over cells of this share of the image width.
         drop: tracks whose mean robust cost exceeds this multiple of the median are dropped before the last solve.
-        sightings: most sightings per track when the remaining structure is triangulated.
+        sightings: most sightings per track when structure is triangulated; camera_sightings: when cameras are solved.
+        knee, last_knee: where the bounded loss turns, in measured standard deviations, fine and last solve.
         held_out: tracks kept apart to judge whether a result is better than its start.
     """
 
@@ -36,11 +40,14 @@ class Bundling:
     coarse_tracks: int = 400
     cell: float = 0.09
     drop: float = 1.6
-    sightings: int = 32
-    held_out: int = 200
+    sightings: int = 64
+    camera_sightings: int = 200
+    held_out: int = 100
     coarse_steps: int = 12
-    steps: int = 10
+    steps: int = 4
     last_steps: int = 8
+    knee: float = 6.0
+    last_knee: float = 6.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +70,9 @@ class Tracks:
         if self.log_depth is None or self.depth_sigma is None:
             return samples, None
         log_depth, sigma = self.log_depth[frame, track], self.depth_sigma[frame, track]
-        # a cue's errors are shared along a track: its samples count as one observation, not as many
-        sigma = sigma * torch.bincount(point, minlength=len(chosen)).to(sigma)[point].sqrt()
+        # a cue's errors are shared along a track, so its samples count as one observation, not as many; and shared
+        # with the tracks around it, hence the further factor
+        sigma = SHARED_ERROR * sigma * torch.bincount(point, minlength=len(chosen)).to(sigma)[point].sqrt()
         known = log_depth.isfinite() & sigma.isfinite()
         log_depth = torch.where(known, log_depth, torch.zeros_like(log_depth))
         sigma = torch.where(known, sigma, torch.full_like(sigma, 1e6))
@@ -113,6 +121,7 @@ def bundle_cameras(
     few = len(chosen) < 4 * settings.held_out
     held, chosen = (chosen[:0], chosen) if few else (chosen[:: len(chosen) // settings.held_out], chosen)
     chosen = np.setdiff1d(chosen, held, assume_unique=True)
+    thinned = replace(tracks, seen=_thin(tracks.seen, chosen, settings.camera_sightings))
     generator = np.random.default_rng(0)
     coarse = generator.choice(chosen, min(settings.coarse_tracks, len(chosen)), replace=False)
     focal_start = float(start.intrinsics[:2].mean())
@@ -120,7 +129,7 @@ def bundle_cameras(
     def solve(
         index: np.ndarray, cameras: Cameras, points: Tensor, loss: float, stop: Stop, noise: float
     ) -> BundleResult:
-        samples, depth = tracks.samples(torch.as_tensor(index))
+        samples, depth = thinned.samples(torch.as_tensor(index))
         samples = replace(samples, sigma_px=samples.sigma_px * noise)
         return bundle.adjust(
             samples, cameras.world_from_cam, cameras.intrinsics, points, focal_sigma=focal_sigma,
@@ -132,10 +141,15 @@ def bundle_cameras(
     cameras = _cameras(first)
     points, square = structure(tracks, chosen, cameras, settings, knee=20.0)
     noise = float(square.median().div(2 * np.log(2)).sqrt().clamp(0.2, 5.0))
-    fine = solve(chosen, cameras, points, 4.0, Stop(settings.steps, 3e-4), noise)
-    keep = _fits(tracks, chosen, fine, settings.drop)
+    fine = solve(chosen, cameras, points, settings.knee, Stop(settings.steps, 3e-4), noise)
+    keep = _fits(thinned, chosen, fine, settings.drop)
     last = solve(
-        chosen[keep], _cameras(fine), fine.points[torch.as_tensor(keep)], 2.0, Stop(settings.last_steps, 1e-4), noise
+        chosen[keep],
+        _cameras(fine),
+        fine.points[torch.as_tensor(keep)],
+        settings.last_knee,
+        Stop(settings.last_steps, 1e-4),
+        noise,
     )
     cameras = _cameras(last)
     before, after = (held_out_error(tracks, held, c, settings) for c in (start, cameras))
@@ -161,7 +175,7 @@ def structure(
     samples = replace(samples, sigma_px=samples.sigma_px * noise)
     found = bundle.triangulate(
         samples, cameras.world_from_cam, cameras.intrinsics, cast(thinned, chosen, cameras), depth=depth,
-        log_depth_scale=cameras.log_depth_scale, loss=GemanMcClure(knee),
+        log_depth_scale=cameras.log_depth_scale, loss=GemanMcClure(knee), stop=Stop(steps=4, tolerance=1e-3),
     )  # fmt: skip
     return found.points, found.square
 
