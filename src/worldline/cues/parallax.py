@@ -14,15 +14,19 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from worldline.cues.optical_flow import DenseFlow, sample
 from worldline.geometry import pixels
+from worldline.scene.video import Video
+from worldline.solve.structure import RigidStructure
 
 STEP_SIGMA_PX = 0.12
 """Standard deviation of one step of flow, before its disagreement."""
 BORDER = 0.005
 """Flow that lands so near the border (share of the longer side) is not believed: it may have been stopped there."""
+FLAT_GREY = 2.0
+"""Slope, in grey levels per cell of the grid, at which flow is half believed; at half of it, not at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +160,8 @@ def static_hypothesis(
     f, c = intrinsics[:2].astype(np.float32), intrinsics[2:].astype(np.float32)
     other_from_cam = np.linalg.inv(world_from_cam[list(sightings.frames)]) @ world_from_cam[frame]
     ray = np.concatenate([(grid_uv - c) / f, np.ones_like(grid_uv[..., :1])], -1)
-    turned = np.einsum("dij,hwj->dhwi", other_from_cam[:, :3, :3].astype(np.float32), ray)
+    rotated = other_from_cam[:, :3, :3].astype(np.float32).transpose(0, 2, 1)
+    turned = np.matmul(ray.reshape(1, -1, 3), rotated).reshape(-1, *ray.shape)
     moved = other_from_cam[:, None, None, :3, 3].astype(np.float32)
     xy = (sightings.uv - c) / f
     slope = (moved[..., :2] - xy * moved[..., 2:]) * f
@@ -173,6 +178,29 @@ def static_hypothesis(
     z = np.maximum(turned[..., 2] + q * moved[..., 2], 0.05)
     residual = np.sqrt(np.maximum(wanted - 2 * q * along + q * q * power, 0)) / z
     return Parallax(q, information, residual.astype(np.float32))
+
+
+def inverse_depth_limits(scene: RigidStructure, frame: int) -> tuple[float, float]:
+    """What inverse depth a static point of this frame may have: up to half again that of the nearest known ones."""
+    if not scene.parallax:
+        return 0.0, 0.0
+    depth_z, static = static_tracks(scene, frame)
+    return 0.0, 1.5 * float(np.percentile(1 / depth_z[static], 99)) if static.any() else np.inf
+
+
+def static_tracks(scene: RigidStructure, frame: int) -> tuple[Float[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
+    """Depth of all tracks in a frame, and which are seen there and agree with being static."""
+    cam_from_world = np.linalg.inv(scene.world_from_cam[frame])
+    depth_z = scene.points_world @ cam_from_world[2, :3] + cam_from_world[2, 3]
+    return depth_z, (scene.residual_px[frame] < 2) & (scene.track_rms_px < 1.5) & (depth_z > 0)
+
+
+def believed(video: Video, frame: int, height: int, width: int) -> Float[np.ndarray, "h w"]:
+    """How far flow can be believed where the image is flat: 0 without texture, 1 with it."""
+    grey = cv2.resize(video.grey([frame])[0], (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
+    gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=0.125)
+    slope = np.sqrt(cv2.boxFilter(gx * gx + gy * gy, cv2.CV_32F, (9, 9)))
+    return np.clip(slope / FLAT_GREY - 0.5, 0, 1)
 
 
 def _reduced(flow: np.ndarray, height: int, width: int) -> np.ndarray:

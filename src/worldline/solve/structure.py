@@ -63,6 +63,10 @@ class StructureSettings:
     """Share of the tracks that must need translation."""
     ground_share: float = 0.15
     """How much more a solution costs whose far side is at the bottom of the image (times the correlation)."""
+    focal_worth: float = 50.0
+    """Independent tracks that speak about the focal length."""
+    least_focal_sigma: float = 0.02
+    """The focal length is never better known than this: the lens is not modelled."""
     still_px: float = 0.75
     """A camera stands still if most tracks move less in five frames."""
 
@@ -253,7 +257,7 @@ def _turning(samples: _Samples, keys: Tensor, focal: _Focal, s: StructureSetting
     found = rotation.turning(samples.uv, samples.weight, intrinsics)
     world_from_cam = se3.from_rotation_translation(found.rotation, torch.zeros_like(found.rotation[:, 0]))
     solved = (samples.weight > 0).sum(1) >= 8
-    return _Solution(world_from_cam, solved, intrinsics, focal.sigma)
+    return _Solution(world_from_cam, solved, intrinsics, min(focal.sigma, 0.15))
 
 
 def _explains(samples: _Samples, turning: _Solution, general: _Solution, s: StructureSettings) -> bool:
@@ -505,8 +509,27 @@ def _finish(samples: _Samples, keys: Tensor, grown: _Solution, focal: _Focal, s:
         if placed is not None:
             state = _with_frame(state, t, placed)
     state = _adjusted(samples, state, focal, s, steps=15)
+    state = state._replace(focal_sigma=_focal_doubt(samples.frames(keys), keys, state, focal, s))
     cameras = resection.interpolate_missing(state.world_from_cam, state.solved)
     return _anchored(samples, state._replace(world_from_cam=cameras), s)
+
+
+def _focal_doubt(few: _Samples, keys: Tensor, state: _Solution, focal: _Focal, s: StructureSettings) -> float:
+    """Relative sigma of the focal length: what a focal length ten per cent off costs, and the prior."""
+    if focal.sigma == 0:
+        return 0.0
+    here = state._replace(world_from_cam=state.world_from_cam[keys], solved=state.solved[keys])
+    fixed = _Focal(focal.intrinsics, 0.0, focal.candidates)
+    off = _adjusted(
+        few, here._replace(intrinsics=state.intrinsics * state.intrinsics.new_tensor([1.1, 1.1, 1, 1])), fixed, s
+    )
+    costs = []
+    for x in (here, off):
+        weight = few.weight * x.solved[:, None]
+        found = triangulation.triangulate(few.uv, weight, x.world_from_cam, x.intrinsics)
+        costs.append(_cost(found.residual_px, weight, s))
+    precision = max(costs[1] - costs[0], 0.0) * s.focal_worth / 0.1**2
+    return max(s.least_focal_sigma, (precision + focal.sigma**-2) ** -0.5)
 
 
 def _anchored(samples: _Samples, state: _Solution, s: StructureSettings) -> _Solution:

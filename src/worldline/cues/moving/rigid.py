@@ -11,6 +11,8 @@ carried over frames); residuals of a rigid scene take the place of their motion 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import cv2
@@ -20,7 +22,7 @@ from jaxtyping import Float, Int, UInt8
 from worldline.cues import optical_flow
 from worldline.cues.edge_aware import BilateralGrid, guided
 from worldline.cues.optical_flow import dense_flow
-from worldline.cues.parallax import FlowChain, static_hypothesis
+from worldline.cues.parallax import FlowChain, believed, inverse_depth_limits, static_hypothesis
 from worldline.cues.rigid_scene import rigid_scene
 from worldline.scene.journal import Arrays, Journal, content_key
 from worldline.scene.observations import MovingMasks, Observations, Source
@@ -42,8 +44,6 @@ class Config:
     """Residual, in standard deviations and in medians of the frame, beyond which a pixel speaks for motion."""
     sharpness: float = 2.0
     """How fast the log odds grow with the log of the residual."""
-    flat_grey: float = 2.0
-    """Slope in grey levels per grid pixel at which flow is half believed; at half of it, not at all."""
     memory: float = 0.85
     """Share of the evidence that is carried to the next frame."""
     smoothness: float = 0.4
@@ -52,6 +52,8 @@ class Config:
     """Smaller regions (share of the image) are dropped."""
     least_frames: int = 4
     """Objects that live shorter are dropped."""
+    threads: int = 2
+    """Frames that are worked on at once."""
     flow: optical_flow.Config = field(default_factory=optical_flow.fine)
 
 
@@ -70,8 +72,7 @@ class RigidMasks:
         def compute() -> Arrays:
             height, width = optical_flow.reduced_size(video.height, video.width, self.config.side)
             chain = FlowChain.of(flow, height, width)
-            evidence = np.stack([frame_evidence(chain, scene, t, self.config) for t in range(len(video))])
-            evidence *= np.stack([texture(video, t, height, width, self.config) for t in range(len(video))])
+            evidence = gather(video, chain, scene, self.config, journal.progress.share)
             probability = segment(video, chain, evidence, self.config)
             return {"probability": probability, "ids": link(chain, probability, self.config)}
 
@@ -86,10 +87,31 @@ def build(config: Config) -> RigidMasks:
     return RigidMasks(config)
 
 
+def gather(
+    video: Video,
+    chain: FlowChain,
+    scene: RigidStructure,
+    config: Config,
+    report: Callable[[float], None] = lambda share: None,
+) -> Float[np.ndarray, "t h w"]:
+    """Log odds that each pixel moves, from its own motion and as far as its texture lets that be seen."""
+    height, width = chain.grid_uv.shape[:2]
+
+    def one(t: int) -> np.ndarray:
+        return frame_evidence(chain, scene, t, config) * believed(video, t, height, width)
+
+    out = np.empty((len(video), height, width), dtype=np.float32)
+    with ThreadPoolExecutor(config.threads) as pool:
+        for t, odds in enumerate(pool.map(one, range(len(video)))):
+            out[t] = odds
+            report(0.7 * (t + 1) / len(video))
+    return out
+
+
 def frame_evidence(chain: FlowChain, scene: RigidStructure, frame: int, config: Config) -> Float[np.ndarray, "h w"]:
     """Log odds that each pixel of a frame moves, from its own motion; 0 where it cannot be followed."""
     seen = chain.follow(frame, [o for k in config.offsets for o in (-k, k)])
-    limits = _inverse_depths(scene, frame)
+    limits = inverse_depth_limits(scene, frame)
     misfits = []
     for way in (-1, 1):
         side = seen.only([(f - frame) * way > 0 for f in seen.frames])
@@ -103,24 +125,6 @@ def frame_evidence(chain: FlowChain, scene: RigidStructure, frame: int, config: 
     usual = max(1.0, float(np.nanmedian(misfit))) if np.isfinite(misfit).any() else 1.0
     odds = config.sharpness * np.log(np.maximum(misfit, 1e-3) / (config.threshold * usual))
     return np.clip(np.nan_to_num(odds), -2, 3).astype(np.float32)
-
-
-def texture(video: Video, frame: int, height: int, width: int, config: Config) -> Float[np.ndarray, "h w"]:
-    """How far flow can be believed where the image is flat: 0 without texture, towards 1 with it."""
-    grey = cv2.resize(video.grey([frame])[0], (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
-    gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=0.125)
-    energy = cv2.boxFilter(gx * gx + gy * gy, cv2.CV_32F, (9, 9))
-    return np.clip(np.sqrt(energy) / config.flat_grey - 0.5, 0, 1)
-
-
-def _inverse_depths(scene: RigidStructure, frame: int) -> tuple[float, float]:
-    """What inverse depth a static point of this frame may have: up to half again that of the nearest known ones."""
-    if not scene.parallax:
-        return 0.0, 0.0
-    cam_from_world = np.linalg.inv(scene.world_from_cam[frame])
-    depth_z = scene.points_world @ cam_from_world[2, :3] + cam_from_world[2, 3]
-    static = (scene.residual_px[frame] < 2) & (scene.track_rms_px < 1.5) & (depth_z > 0)
-    return 0.0, 1.5 * float(np.percentile(1 / depth_z[static], 99)) if static.any() else np.inf
 
 
 def segment(
