@@ -153,11 +153,11 @@ def test_motion_solving_lowers_its_objective_and_the_error_of_noisy_depth():
     path = torch.stack([t, 0.2 * t, 3 + 0.3 * t], -1)
     truth = (body[:, None] + path).permute(2, 0, 1).contiguous()
     rays = truth / truth[2]
-    noise = 0.05 * torch.randn(count, times, generator=g)
+    noise = 0.02 * torch.randn(count, times, generator=g)
     samples = nonrigid.MovingSamples(
         rays, torch.zeros(3, times), torch.eye(3)[0][:, None].expand(3, times).contiguous(),
         torch.eye(3)[1][:, None].expand(3, times).contiguous(), 400.0, truth[2] * noise.exp(),
-        torch.full((count, times), 0.05), torch.ones(count, times, dtype=torch.bool),
+        torch.full((count, times), 0.02), torch.ones(count, times, dtype=torch.bool),
         torch.ones(count, times, dtype=torch.bool), torch.ones(count, dtype=torch.long),
     )  # fmt: skip
     solved = nonrigid.solve_points(samples, nonrigid.Weights())

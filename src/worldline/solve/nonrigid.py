@@ -11,11 +11,14 @@ against their median over the clip instead of the previous frame, robust weights
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+EASE = 16.0
+"""How many times wider the robust knees are in the first step."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Weights:
     neighbours: int = 6
     outer: int = 5
     inner: int = 8
+
+    def eased(self, step: int) -> Weights:
+        """Wider knees in the first steps, so that noise beyond the knees is still pulled in (graduated convexity)."""
+        ease = max(1.0, EASE / 2**step)
+        return replace(self, smooth_knee=self.smooth_knee * ease, rigid_knee=self.rigid_knee * ease)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +127,12 @@ def solve_points(samples: MovingSamples, weights: Weights, *, start: Tensor | No
     before = problem.cost(points)
     for step in range(weights.outer):
         problem = problem.with_rest_lengths(points) if step < 3 else problem
+        problem = replace(problem, weights=weights.eased(step))
         points = problem.step_along(points, "ray", weights.inner)
         if step % 2 == 0:
             for axis in ("right", "down"):
                 points = problem.step_along(points, axis, max(2, weights.inner // 4))
+    problem = replace(problem, weights=weights)
     return MovingPoints(points, problem.deviation(points), (before, problem.cost(points)))
 
 

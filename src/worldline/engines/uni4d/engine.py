@@ -189,23 +189,22 @@ class _Work:
     def control(self, bundled: Arrays, points: Arrays) -> ControlPoints:
         """Log ratios of the static structure to the cue at all (thinned) sightings."""
         at = self.solved(bundled)
-        good = np.flatnonzero(points["misfit"] < 3.0)
-        columns = points["columns"][good]
-        frame, track = np.nonzero(self.evidence.static[:, columns])
-        uv = self.tracks.uv[frame, columns[track]]
-        size = np.array([self.video.width, self.video.height], np.float32)
-        log_depth = evidence.log_depth_at(self.depth.depth_z, frame, uv, self.video.width, self.video.height)
-        rows = at.world_from_cam[torch.from_numpy(frame)]
-        # the third row of cam_from_world alone gives depth
-        forward, centre = rows[:, :3, 2], rows[:, :3, 3]
-        z = ((self.tensor(points["points"][good])[torch.from_numpy(track)] - centre) * forward).sum(-1)
-        log_ratio = z.clamp_min(1e-6).log() - self.tensor(log_depth)
-        weight = 1 / (0.01**2 + self.tensor(points["sigma"][good])[torch.from_numpy(track)] ** 2)
+        tracks, _ = self.static_tracks
+        assert tracks.log_depth is not None
+        good = torch.from_numpy(np.flatnonzero(points["misfit"] < 3.0)).to(tracks.uv.device)
+        frame, track = tracks.seen[:, good].nonzero(as_tuple=True)
+        point = good[track]
+        size = tracks.uv.new_tensor([self.video.width, self.video.height])
+        # the third column of world_from_cam is the viewing direction: depth needs no full transform
+        forward, centre = at.world_from_cam[:, :3, 2], at.world_from_cam[:, :3, 3]
+        away = self.tensor(points["points"])[point] - centre[frame]
+        z = (away * forward[frame]).sum(-1)
+        log_ratio = z.clamp_min(1e-6).log() - tracks.log_depth[frame, point]
+        weight = 1 / (0.01**2 + self.tensor(points["sigma"])[point] ** 2)
         ok = (z > 0) & log_ratio.isfinite()
         log_ratio = torch.where(ok, log_ratio, torch.zeros_like(log_ratio))
-        return ControlPoints(
-            self.tensor(frame), self.tensor(uv / size), log_ratio.float(), (weight * ok * 0.01**2).float()
-        )
+        place = (tracks.uv[frame, point] / size).float()
+        return ControlPoints(frame, place, log_ratio.float(), (weight * ok * 0.01**2).float())
 
     def motion(self, bundled: Arrays, points: Arrays) -> Arrays:
         """Stage 3: positions of moving tracks at all times between their first and last sighting."""
