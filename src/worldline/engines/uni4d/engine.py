@@ -117,9 +117,11 @@ class _Work:
         columns = np.flatnonzero((self.evidence.group == 0) & (self.evidence.static.sum(0) >= 2))
         seen = self.evidence.static[:, columns]
         log_depth, sigma = self.cue_at(seen, columns)
+        least = self.config.bundling
+        sigma_px = np.maximum(self.tracks.sigma_px[:, columns], least.least_sigma_px)
         return Tracks(
-            self.tensor(self.tracks.uv[:, columns]), self.tensor(seen), self.tensor(self.tracks.sigma_px[:, columns]),
-            self.tensor(log_depth), self.tensor(sigma), self.depth.frame_scale_sigma,
+            self.tensor(self.tracks.uv[:, columns]), self.tensor(seen), self.tensor(sigma_px),
+            self.tensor(log_depth), self.tensor(sigma), max(self.depth.frame_scale_sigma, least.least_scale_sigma),
         ), columns  # fmt: skip
 
     def cue_at(self, seen: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -34,8 +34,11 @@ class Bundling:
         sightings: most sightings per track when structure is triangulated; camera_sightings: when cameras are solved.
         knee, last_knee: where the bounded loss turns, in measured standard deviations, fine and last solve.
         held_out: tracks kept apart to judge whether a result is better than its start.
+        least_sigma_px, least_scale_sigma: what is claimed exact (a track where it starts, an oracle) counts as this.
     """
 
+    least_sigma_px: float = 0.1
+    least_scale_sigma: float = 1e-3
     tracks: int = 2500
     coarse_tracks: int = 400
     cell: float = 0.09
