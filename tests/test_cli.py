@@ -26,6 +26,7 @@ from worldline.run import reconstruction
 from worldline.scene.scene import Scene
 from worldline.scene.store import load, save
 from worldline.scene.video import Video
+from worldline.synthetic import render, tiny_world
 
 
 def plain_scene(video: Video) -> Scene:
@@ -314,3 +315,30 @@ def test_the_result_of_a_run_is_a_scene(capsys, wall, clip, tmp_path):
     call(capsys, "reconstruct", clip, "-o", tmp_path / "out", "--quiet")
     assert load(tmp_path / "out").history[0].name == "read"
     assert os.path.getsize(tmp_path / "out" / "page.html") > 1000
+
+
+@pytest.mark.slow
+def test_the_real_pipeline_killed_in_the_middle_ends_with_the_same_bits(tmp_path):
+    """End to end, from pixels alone, through the installed command."""
+    clip = write_video(
+        tmp_path / "world.mp4", render(tiny_world(0, frames=10, width=128, height=96)).video.frames, 10.0
+    )
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from worldline.cli import main; sys.exit(main())",
+        "reconstruct",
+        clip,
+    ]
+    subprocess.run([*command, "-o", tmp_path / "whole"], check=True, capture_output=True)
+    with subprocess.Popen([*command, "-o", tmp_path / "cut"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("moving/rigid" in line for line in process.stderr)
+        process.kill()
+    assert not (tmp_path / "cut" / "run.json").exists()
+    subprocess.run([*command, "-o", tmp_path / "cut"], check=True, capture_output=True)
+    whole, cut = load(tmp_path / "whole"), load(tmp_path / "cut")
+    for name in ("world_from_cam", "depth_z", "depth_sigma", "valid", "moving"):
+        assert np.array_equal(getattr(whole, name)[:], getattr(cut, name)[:]), name
+    assert whole.tracks is None or np.array_equal(whole.tracks.points_world, cut.tracks.points_world, equal_nan=True)
+    assert np.array_equal(whole.camera.intrinsics, cut.camera.intrinsics)
