@@ -9,12 +9,18 @@ import torch
 
 from worldline.geometry import camera
 from worldline.scene.journal import Arrays, Journal, content_key
-from worldline.scene.observations import Observations, PixelTracks
+from worldline.scene.observations import Observations, PixelTracks, PosePrior, Source
 from worldline.scene.video import Video
-from worldline.solve.structure import RigidStructure, StructureSettings, rigid_structure, structure_at
+from worldline.solve.structure import MEDIAN_DEPTH, RigidStructure, StructureSettings, rigid_structure, structure_at
 
 ESTIMATED = "camera/selfcal"
 """Source of cameras and poses that came from here: they carry no knowledge of their own."""
+
+CENTRE_SIGMA = 0.02
+"""Standard deviation of a camera centre, as a share of the median depth."""
+
+ROTATION_SIGMA_RAD = 0.004
+"""Standard deviation of a camera's rotation."""
 
 
 def rigid_scene(
@@ -52,6 +58,13 @@ def rigid_scene(
     stored = journal.run("structure", compute, settings=key)
     plain = {"focal_sigma": float(stored["focal_sigma"]), "motion": str(stored["motion"])}
     return RigidStructure(**{**stored, **plain})  # type: ignore[arg-type]
+
+
+def poses_of(scene: RigidStructure) -> PosePrior:
+    """The camera motion as an observation, so that an engine can start from it."""
+    return PosePrior(
+        scene.world_from_cam, scene.solved, CENTRE_SIGMA * MEDIAN_DEPTH, ROTATION_SIGMA_RAD, Source(ESTIMATED)
+    )
 
 
 def _ideal(tracks: PixelTracks, lens: camera.Camera) -> PixelTracks:

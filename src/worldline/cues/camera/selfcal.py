@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from worldline.cues.rigid_scene import ESTIMATED, rigid_scene
+from worldline.cues.rigid_scene import ESTIMATED, poses_of, rigid_scene
 from worldline.geometry.camera import Camera
 from worldline.scene.journal import Journal
-from worldline.scene.observations import CameraPrior, Observations, PosePrior, Source
+from worldline.scene.observations import CameraPrior, Observations, Source
 from worldline.scene.video import Video
-from worldline.solve.structure import MEDIAN_DEPTH, RigidStructure, StructureSettings
+from worldline.solve.structure import RigidStructure, StructureSettings
 
 NOTES = {
     "static": "the camera stands still, so its focal length and the depth of the scene cannot be seen; "
@@ -27,9 +27,6 @@ class Config:
     """Settings of the structure behind the camera."""
 
     structure: StructureSettings = field(default_factory=StructureSettings)
-    sigma_depths: float = 0.02
-    """Standard deviation of a camera centre, as a share of the median depth."""
-    sigma_rad: float = 0.004
 
 
 @dataclass(frozen=True)
@@ -44,10 +41,7 @@ class SelfCalibration:
         scene = rigid_scene(video, observed, journal, self.config.structure)
         source = Source(ESTIMATED, notes=_notes(scene))
         camera = Camera(scene.intrinsics, video.width, video.height)
-        poses = PosePrior(
-            scene.world_from_cam, scene.solved, self.config.sigma_depths * MEDIAN_DEPTH, self.config.sigma_rad, source
-        )
-        return Observations(camera=CameraPrior(camera, scene.focal_sigma, source), poses=poses)
+        return Observations(camera=CameraPrior(camera, scene.focal_sigma, source), poses=poses_of(scene))
 
 
 def build(config: Config) -> SelfCalibration:

@@ -24,7 +24,7 @@ from worldline.cues import optical_flow
 from worldline.cues.edge_aware import BilateralGrid, guided
 from worldline.cues.optical_flow import dense_flow
 from worldline.cues.parallax import FlowChain, believed, inverse_depth_limits, static_hypothesis, static_tracks
-from worldline.cues.rigid_scene import rigid_scene
+from worldline.cues.rigid_scene import poses_of, rigid_scene
 from worldline.geometry import pixels
 from worldline.scene.journal import Arrays, Journal, content_key
 from worldline.scene.observations import DepthMaps, MovingMasks, Observations, Source
@@ -81,8 +81,8 @@ class MotionDepth:
     config: Config
     needs: tuple[str, ...] = ("tracks", "camera", "moving")
 
-    def __call__(self, video: Video, observed: Observations, journal: Journal) -> DepthMaps:
-        """Depth maps of every frame; smaller than the video, over the same image plane."""
+    def __call__(self, video: Video, observed: Observations, journal: Journal) -> Observations:
+        """Depth maps of every frame, smaller than the video, and the camera motion that they share a scale with."""
         assert observed.moving is not None, "observe supplies what `needs` names"
         moving = observed.moving
         scene = rigid_scene(video, observed, journal)
@@ -98,7 +98,8 @@ class MotionDepth:
         key = (self.config, content_key(scene.world_from_cam, scene.intrinsics, moving.ids))
         found = journal.run("depth/motion", compute, settings=key)
         source = Source("depth/motion", notes=() if scene.parallax else (NO_PARALLAX,))
-        return DepthMaps(found["depth_z"], found["sigma"], source, frame_scale_sigma=self.config.frame_scale_sigma)
+        depth = DepthMaps(found["depth_z"], found["sigma"], source, frame_scale_sigma=self.config.frame_scale_sigma)
+        return Observations(depth=depth, poses=poses_of(scene))
 
 
 def build(config: Config) -> MotionDepth:

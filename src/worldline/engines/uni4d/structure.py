@@ -37,7 +37,7 @@ class Bundling:
         least_sigma_px, least_scale_sigma: what is claimed exact (a track where it starts, an oracle) counts as this.
     """
 
-    least_sigma_px: float = 0.1
+    least_sigma_px: float = 0.3
     least_scale_sigma: float = 1e-3
     tracks: int = 2500
     coarse_tracks: int = 400
