@@ -120,7 +120,7 @@ def solve_points(samples: MovingSamples, weights: Weights, *, start: Tensor | No
     Args:
         samples: what is seen. start: optional log-depth correction (N, T) added to the cue for the start only.
 
-    Alternates Gauss-Newton steps along the rays and along both image axes.
+    Alternates Gauss-Newton steps along the rays and along both image axes; the start is kept if that does not help.
     """
     problem = _Problem.of(samples, weights, start)
     points = problem.start
@@ -133,7 +133,10 @@ def solve_points(samples: MovingSamples, weights: Weights, *, start: Tensor | No
             for axis in ("right", "down"):
                 points = problem.step_along(points, axis, max(2, weights.inner // 4))
     problem = replace(problem, weights=weights)
-    return MovingPoints(points, problem.deviation(points), (before, problem.cost(points)))
+    after = problem.cost(points)
+    if not after < before:
+        points, after = problem.start, before
+    return MovingPoints(points, problem.deviation(points), (before, after))
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,9 @@ from worldline.scene.video import Video
 from worldline.solve import nonrigid
 from worldline.solve.nonrigid import MovingSamples, Weights
 
+LEAST_SIGMA = 0.005
+"""Relative depth error below which no fused pixel is claimed to be."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -78,9 +81,10 @@ class Uni4D:
         found = journal.run("cameras", work.cameras, settings=self.config)
         bundled = journal.run("bundle", lambda: work.bundle(found), settings=self.config)
         points = journal.run("structure", lambda: work.structure(bundled), settings=self.config)
-        moved = journal.run("motion", lambda: work.motion(bundled, points), settings=self.config)
-        fused = journal.run("fusion", lambda: work.fusion(bundled, points, moved), settings=self.config)
-        return work.scene(found, bundled, points, moved, fused)
+        ratios = journal.run("ratios", lambda: work.ratios(bundled, points), settings=self.config)
+        moved = journal.run("motion", lambda: work.motion(bundled, ratios), settings=self.config)
+        fused = journal.run("fusion", lambda: fuse(work, bundled, ratios, moved), settings=self.config)
+        return work.scene(found, bundled, points, ratios, moved, fused)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,36 +212,41 @@ class _Work:
         place = (tracks.uv[frame, point] / size).float()
         return ControlPoints(frame, place, log_ratio.float(), (weight * ok * 0.01**2).float())
 
-    def motion(self, bundled: Arrays, points: Arrays) -> Arrays:
+    def ratios(self, bundled: Arrays, points: Arrays) -> Arrays:
+        """By how much the cue is off around every pixel, as static structure tells; kept if held-out points agree."""
+        control, settings = self.control(bundled, points), self.config.fusing
+        count, aspect = len(self.video), self.video.height / self.video.width
+        scale = torch.from_numpy(bundled["log_depth_scale"][:, 0]).to(control.log_ratio)
+        held = torch.arange(len(control.frame), device=control.frame.device) % 10 == 0
+        trial = fusion.ratio_field(control.chosen(~held), count, aspect, settings)
+        before, after = fusion.held_out_errors(trial, control.chosen(held), scale, settings)
+        field = fusion.ratio_field(control, count, aspect, settings)
+        if not after < before:
+            field = fusion.RatioField(*(torch.zeros_like(x) for x in (field.value, field.support, field.spread)))
+        outcome = {
+            "held_out_before": round(before, 5), "held_out_after": round(after, 5),
+            "kept": "result" if after < before else "start",
+        }  # fmt: skip
+        fields = {"field": field.value, "support": field.support, "spread": field.spread}
+        return {**{k: v.cpu().numpy() for k, v in fields.items()}, "outcome": pack(outcome)}
+
+    def motion(self, bundled: Arrays, ratios: Arrays) -> Arrays:
         """Stage 3: positions of moving tracks at all times between their first and last sighting."""
-        field = self.static_field(bundled, points)
-        keep = {
-            "field": field.value.cpu().numpy(),
-            "support": field.support.cpu().numpy(),
-            "spread": field.spread.cpu().numpy(),
-        }
         columns = np.flatnonzero(self.evidence.group > 0)
-        columns = np.sort(
-            columns[np.argsort(-self.evidence.moving[:, columns].sum(0), kind="stable")][: self.config.moving_tracks]
-        )
+        longest = np.argsort(-self.evidence.moving[:, columns].sum(0), kind="stable")
+        columns = np.sort(columns[longest[: self.config.moving_tracks]])
         if len(columns) < 3:
             empty = np.zeros((len(self.video), 0, 3), np.float32)
-            return {
-                **keep,
-                "points": empty,
-                "sigma": empty[..., 0],
-                "active": empty[..., 0] > 0,
-                "columns": columns[:0],
-            }
-        seen = self.evidence.moving[:, columns]
-        samples = self.moving_samples(bundled, seen, columns, field)
+            nothing = {"points": empty, "sigma": empty[..., 0], "active": empty[..., 0] > 0, "columns": columns[:0]}
+            return {**nothing, "outcome": pack({"tracks": 0})}
+        samples = self.moving_samples(bundled, self.evidence.moving[:, columns], columns, ratios)
         solved = nonrigid.solve_points(samples, self.motion_weights(samples))
+        before, after = solved.costs
+        outcome = {"tracks": len(columns), "cost_before": round(before, 1), "cost_after": round(after, 1)}
         return {
-            **keep,
             "points": solved.points_world.permute(2, 1, 0).float().contiguous().cpu().numpy(),
-            "sigma": solved.sigma.T.float().cpu().numpy(),
-            "active": samples.active.T.cpu().numpy(), "columns": columns,
-            "costs": np.array(solved.costs),
+            "sigma": solved.sigma.T.float().cpu().numpy(), "active": samples.active.T.cpu().numpy(),
+            "columns": columns, "outcome": pack(outcome),
         }  # fmt: skip
 
     def motion_weights(self, samples: MovingSamples) -> Weights:
@@ -246,22 +255,15 @@ class _Work:
         w = self.config.motion
         return replace(w, smooth_knee=w.smooth_knee * size, rigid_knee=w.rigid_knee * size)
 
-    def static_field(self, bundled: Arrays, points: Arrays) -> fusion.RatioField:
-        """By how much the cue is off around every pixel, as static structure tells."""
-        aspect = self.video.height / self.video.width
-        return fusion.ratio_field(self.control(bundled, points), len(self.video), aspect, self.config.fusing)
-
-    def moving_samples(
-        self, bundled: Arrays, seen: np.ndarray, columns: np.ndarray, field: fusion.RatioField
-    ) -> MovingSamples:
+    def moving_samples(self, bundled: Arrays, seen: np.ndarray, columns: np.ndarray, ratios: Arrays) -> MovingSamples:
         """Rays, corrected depth and activity of moving tracks, (N, T)."""
         at = self.solved(bundled)
         log_depth, sigma = self.cue_at(seen, columns)
         frame, track = np.nonzero(seen)
         size = np.array([self.video.width, self.video.height], np.float32)
         place = self.tensor(self.tracks.uv[frame, columns[track]] / size)
-        off = fusion.sample_field(field.value, torch.from_numpy(frame), place.float())
-        log_depth[frame, track] += off.cpu().numpy()
+        off = fusion.sample_field(torch.from_numpy(ratios["field"]), torch.from_numpy(frame), place.float().cpu())
+        log_depth[frame, track] += off.numpy()
         known = seen & np.isfinite(log_depth)
         first, last = known.argmax(0), len(known) - 1 - known[::-1].argmax(0)
         t = np.arange(len(known))[:, None]
@@ -284,11 +286,9 @@ class _Work:
             group=self.tensor(self.evidence.group[columns]),
         )
 
-    def fusion(self, bundled: Arrays, points: Arrays, moved: Arrays) -> Arrays:
-        """Stage 4: the cue's maps times the spread ratios, objects by their own points, at full resolution."""
-        return fuse(self, bundled, moved)
-
-    def scene(self, found: Arrays, bundled: Arrays, points: Arrays, moved: Arrays, fused: Arrays) -> Scene:
+    def scene(
+        self, found: Arrays, bundled: Arrays, points: Arrays, ratios: Arrays, moved: Arrays, fused: Arrays
+    ) -> Scene:
         """Everything in one value."""
         video, at = self.video, bundled["world_from_cam"]
         focal = bundled["intrinsics"]
@@ -305,8 +305,8 @@ class _Work:
             ),
             Step("cameras", {}, unpack(found["outcome"])),
             Step("bundle", asdict(self.config.bundling), outcome),
-            Step("motion", asdict(self.config.motion), {"tracks": len(moved["columns"])}),
-            Step("fusion", asdict(self.config.fusing), {}),
+            Step("motion", asdict(self.config.motion), unpack(moved["outcome"])),
+            Step("fusion", asdict(self.config.fusing), unpack(ratios["outcome"])),
         )
         return Scene(
             video.times_s, camera, at, fused["depth_z"], fused["sigma"], fused["valid"], fused["moving"],
@@ -335,39 +335,38 @@ class _Work:
         )  # fmt: skip
 
 
-def fuse(work: _Work, bundled: Arrays, moved: Arrays) -> Arrays:
+def fuse(work: _Work, bundled: Arrays, ratios: Arrays, moved: Arrays) -> Arrays:
     """Depth, sigma, validity and masks at the video's resolution, frame by frame so that memory stays flat."""
     video, depth, masks = work.video, work.depth, work.observed.moving
     assert masks is not None
     height, width, count = video.height, video.width, len(video)
-    value, support, spread = (torch.from_numpy(moved[k]) for k in ("field", "support", "spread"))
-    objects = object_fields(work, bundled, moved)
+    value, support, spread = (torch.from_numpy(ratios[k]) for k in ("field", "support", "spread"))
+    objects = object_fields(work, bundled, ratios, moved)
     out = {
         "depth_z": np.empty((count, height, width), np.float32), "sigma": np.empty((count, height, width), np.float32),
         "valid": np.empty((count, height, width), bool), "moving": np.zeros((count, height, width), np.uint8),
     }  # fmt: skip
-    scale = torch.from_numpy(bundled["log_depth_scale"]).float()
+    # without points nearby the frame's own scale is the best guess
+    trust = support / (support + work.config.fusing.prior)
+    scale = torch.from_numpy(bundled["log_depth_scale"]).float()[:, :, None]
+    factor = torch.lerp(scale, value, trust).exp()
+    coarse = torch.stack([factor, (spread**2 + LEAST_SIGMA**2).sqrt(), trust], 1)
     for t in range(count):
-        cue = _resize(depth.depth_z[t], height, width)
-        claimed = _resize(depth.sigma[t], height, width)
-        ids = torch.from_numpy(_nearest(masks.ids[t], height, width).astype(np.int64))
-        # without points nearby the frame's own scale is the best guess
-        trust = support[t] / (support[t] + work.config.fusing.prior)
-        coarse = torch.stack([value[t] * trust + scale[t] * (1 - trust), spread[t], trust])
-        ratio, disagreement, trusted = fusion.enlarge(coarse, height, width)
-        for group, field_of_group in objects.items():
-            here = ids == group
-            if bool(here.any()):
-                ratio = torch.where(here, ratio + fusion.enlarge(field_of_group[t][None], height, width)[0], ratio)
-        out["depth_z"][t] = cue * ratio.exp()
-        improved = (disagreement**2 + 0.005**2).sqrt()
-        out["sigma"][t] = torch.where(ids > 0, claimed, torch.lerp(claimed, torch.minimum(improved, claimed), trusted))
-        out["valid"][t] = ((cue > 0) & cue.isfinite()).numpy()
-        out["moving"][t] = ids.clamp_max(255).to(torch.uint8).numpy()
+        ids = _nearest(masks.ids[t], height, width)
+        cue, claimed = _resize(depth.depth_z[t], height, width), _resize(depth.sigma[t], height, width)
+        ratio, improved, trusted = fusion.enlarge(coarse[t], height, width)
+        for group in set(np.unique(ids)) & set(objects):
+            own = fusion.enlarge(objects[group][t].exp()[None], height, width)[0]
+            ratio = torch.where(torch.from_numpy(ids == group), ratio * own, ratio)
+        static = torch.from_numpy(ids == 0)
+        out["depth_z"][t] = cue * ratio
+        out["sigma"][t] = claimed + static * trusted * (torch.minimum(improved, claimed) - claimed)
+        out["valid"][t] = np.isfinite(out["depth_z"][t]) & (out["depth_z"][t] > 0)
+        out["moving"][t] = np.minimum(ids, 255)
     return out
 
 
-def object_fields(work: _Work, bundled: Arrays, moved: Arrays) -> dict[int, Tensor]:
+def object_fields(work: _Work, bundled: Arrays, ratios: Arrays, moved: Arrays) -> dict[int, Tensor]:
     """For every object, the log ratio left after the static field, spread from the object's own points."""
     columns = moved["columns"]
     if len(columns) == 0:
@@ -381,7 +380,7 @@ def object_fields(work: _Work, bundled: Arrays, moved: Arrays) -> dict[int, Tens
     rows = torch.from_numpy(bundled["world_from_cam"])[torch.from_numpy(frame)].float()
     away = torch.from_numpy(moved["points"][frame, track]) - rows[:, :3, 3]
     z = (away * rows[:, :3, 2]).sum(-1)
-    base = fusion.sample_field(torch.from_numpy(moved["field"]), torch.from_numpy(frame), place)
+    base = fusion.sample_field(torch.from_numpy(ratios["field"]), torch.from_numpy(frame), place)
     left = z.clamp_min(1e-6).log() - cue - base
     weight = (left.isfinite() & (z > 0)).float()
     left = left.nan_to_num(0.0)
@@ -412,7 +411,7 @@ def _rigid(world_from_cam: Tensor) -> np.ndarray:
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> Tensor:
-    tensor = torch.from_numpy(np.array(image, dtype=np.float32))
+    tensor = torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
     return tensor if tensor.shape == (height, width) else fusion.enlarge(tensor[None], height, width)[0]
 
 

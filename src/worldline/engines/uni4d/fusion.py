@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from worldline.geometry import pixels
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class ControlPoints:
     place: Float[Tensor, "m 2"]
     log_ratio: Float[Tensor, "m"]
     weight: Float[Tensor, "m"]
+
+    def chosen(self, keep: Bool[Tensor, "m"]) -> ControlPoints:
+        """The points in a mask."""
+        return ControlPoints(self.frame[keep], self.place[keep], self.log_ratio[keep], self.weight[keep])
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +76,18 @@ def ratio_field(points: ControlPoints, frames: int, aspect: float, settings: Fus
     return RatioField(value, support, variance.clamp_min(0).sqrt())
 
 
+def held_out_errors(
+    field: RatioField, held: ControlPoints, log_scale: Float[Tensor, "t"], settings: Fusing
+) -> tuple[float, float]:
+    """Median |log ratio| of held-out points left by a scale per frame alone, and by the field; NaN without points."""
+    trust = field.support / (field.support + settings.prior)
+    value = field.value * trust + log_scale[:, None, None] * (1 - trust)
+    use = held.weight > 0
+    off = held.log_ratio - sample_field(value, held.frame, held.place)
+    before = held.log_ratio - log_scale[held.frame]
+    return float(before[use].abs().median()), float(off[use].abs().median())
+
+
 def _inliers(points: ControlPoints, frames: int, limit: float) -> Tensor:
     """1 for ratios within `limit` MADs of their frame's median, by sorting all frames at once."""
     order = torch.argsort(points.frame * 1e3 + points.log_ratio.clamp(-10, 10))
@@ -95,8 +113,6 @@ def _blur(grids: Tensor, sigma: float) -> Tensor:
 
 def sample_field(field: Tensor, frame: Tensor, place: Float[Tensor, "m 2"]) -> Tensor:
     """Bilinear values of a (T, h, w) field at places in [0, 1]."""
-    from worldline.geometry import pixels
-
     size = torch.tensor([field.shape[2], field.shape[1]], dtype=place.dtype, device=place.device)
     return pixels.sample_frames(field, frame, place * size)
 
