@@ -61,8 +61,8 @@ class StructureSettings:
     """Half of it is the least median angle between the rays of a pair to start from; five times it is wide."""
     parallax_share: float = 0.15
     """Share of the tracks that must need translation."""
-    ground_share: float = 0.15
-    """How much more a solution costs whose far side is at the bottom of the image (times the correlation)."""
+    ground_worth: float = 0.3
+    """What it is worth, in log squared residuals, that the bottom of the image is nearer (times the correlation)."""
     focal_worth: float = 50.0
     """Independent tracks that speak about the focal length."""
     least_focal_sigma: float = 0.02
@@ -186,7 +186,7 @@ def structure_at(
 
 def _samples(tracks: PixelTracks, s: StructureSettings) -> _Samples:
     uv = torch.from_numpy(tracks.uv.astype(np.float64))
-    sigma = torch.from_numpy(tracks.sigma_px.astype(np.float64)).clamp_min(s.noise_px)
+    sigma = torch.from_numpy(np.hypot(tracks.sigma_px.astype(np.float64), s.noise_px))
     visible = torch.from_numpy(tracks.visible) & uv.isfinite().all(-1) & sigma.isfinite()
     weight = torch.where(visible, 1 / sigma.square(), torch.zeros_like(sigma))
     return _Samples(torch.where(visible[..., None], uv, torch.zeros_like(uv)), weight)
@@ -316,6 +316,16 @@ def _cost(residual_px: Tensor, weight: Tensor, s: StructureSettings) -> float:
     return float((torch.where(weight > 0, each, torch.zeros_like(each)).sum(0) / seen.clamp_min(1))[seen > 1].mean())
 
 
+def _misfit(residual_px: Tensor, weight: Tensor) -> float:
+    """Mean over tracks of the log of their mean squared residual: the likelihood of noise of unknown size.
+
+    Movers misfit every solution alike and so do not decide between them.
+    """
+    seen = (weight > 0).sum(0)
+    square = torch.where(weight > 0, residual_px.clamp_max(10).square(), torch.zeros_like(weight)).sum(0)
+    return float((square / seen.clamp_min(1) + 0.05**2).log()[seen > 1].mean())
+
+
 # ---- the camera that moves -------------------------------------------------------------------------------------
 
 
@@ -433,7 +443,7 @@ def _unreversed(few: _Samples, state: _Solution, focal: _Focal, s: StructureSett
 
 
 def _implausibility(few: _Samples, state: _Solution, s: StructureSettings) -> float:
-    """Cost of the tracks, more or less by `ground_share` where the lower part of the image is farther or nearer."""
+    """Misfit of the tracks, less or more where the lower part of the image is nearer or farther than the upper."""
     weight = few.weight * state.solved[:, None]
     found = triangulation.triangulate(few.uv, weight, state.world_from_cam, state.intrinsics)
     depth_z, residual = triangulation.reprojection(found.points_world, few.uv, state.world_from_cam, state.intrinsics)
@@ -442,7 +452,7 @@ def _implausibility(few: _Samples, state: _Solution, s: StructureSettings) -> fl
         return np.inf
     inverse = 1 / depth_z[fit]
     nearer = torch.corrcoef(torch.stack([few.uv[..., 1][fit], inverse.clamp_max(2 * inverse.median())]))[0, 1]
-    return _cost(residual, weight, s) * (1 - s.ground_share * float(nearer.nan_to_num()))
+    return _misfit(residual, weight) - s.ground_worth * float(nearer.nan_to_num())
 
 
 def _placed(
@@ -509,9 +519,22 @@ def _finish(samples: _Samples, keys: Tensor, grown: _Solution, focal: _Focal, s:
         if placed is not None:
             state = _with_frame(state, t, placed)
     state = _adjusted(samples, state, focal, s, steps=15)
+    samples = _reweighted(samples, state, s)
+    state = _adjusted(samples, state, focal, s, steps=10)
     state = state._replace(focal_sigma=_focal_doubt(samples.frames(keys), keys, state, focal, s))
     cameras = resection.interpolate_missing(state.world_from_cam, state.solved)
     return _anchored(samples, state._replace(world_from_cam=cameras), s)
+
+
+def _reweighted(samples: _Samples, state: _Solution, s: StructureSettings) -> _Samples:
+    """The same samples with the noise that their residuals show instead of the one assumed."""
+    points, good = _structure(samples, state, s)
+    residual = triangulation.reprojection(points, samples.uv, state.world_from_cam, state.intrinsics)[1]
+    noise = float(residual[(samples.weight > 0) & good].median()) / 1.18  # median of a Rayleigh distribution
+    floor = min(max(noise, 0.2 * s.noise_px), 2 * s.noise_px)
+    own = samples.weight.clamp_min(1e-9).reciprocal() - s.noise_px**2
+    weight = 1 / (own.clamp_min(0) + floor**2)
+    return samples._replace(weight=torch.where(samples.weight > 0, weight, samples.weight))
 
 
 def _focal_doubt(few: _Samples, keys: Tensor, state: _Solution, focal: _Focal, s: StructureSettings) -> float:
@@ -527,7 +550,7 @@ def _focal_doubt(few: _Samples, keys: Tensor, state: _Solution, focal: _Focal, s
     for x in (here, off):
         weight = few.weight * x.solved[:, None]
         found = triangulation.triangulate(few.uv, weight, x.world_from_cam, x.intrinsics)
-        costs.append(_cost(found.residual_px, weight, s))
+        costs.append(_misfit(found.residual_px, weight))
     precision = max(costs[1] - costs[0], 0.0) * s.focal_worth / 0.1**2
     return max(s.least_focal_sigma, (precision + focal.sigma**-2) ** -0.5)
 

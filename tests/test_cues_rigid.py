@@ -1,0 +1,121 @@
+"""Masks of what contradicts the rigid scene, on rendered worlds, and the parts that they are made of."""
+
+import cv2
+import numpy as np
+import pytest
+
+from worldline import synthetic
+from worldline.cues.camera import selfcal
+from worldline.cues.edge_aware import BilateralGrid, guided
+from worldline.cues.moving import rigid
+from worldline.cues.parallax import FlowChain, Sightings, static_hypothesis
+from worldline.cues.rigid_scene import rigid_scene
+from worldline.geometry.camera import Camera
+from worldline.scene.journal import Journal
+from worldline.scene.observations import CameraPrior, Observations, Source
+
+
+def world(path: str, *, movers: bool) -> tuple[synthetic.Rendered, Observations]:
+    made = synthetic.tiny_world(seed=3, path=path, frames=12, width=160, height=112, movers=movers)
+    rendered = synthetic.render(made)
+    tracks = synthetic.observations(rendered, step_px=6, every=4).tracks
+    camera = CameraPrior(rendered.scene.camera, 0.0, Source("test"))
+    return rendered, Observations(tracks=tracks, camera=camera)
+
+
+def masks(rendered: synthetic.Rendered, observed: Observations) -> np.ndarray:
+    return rigid.build(rigid.Config(offsets=(1, 2, 3)))(rendered.video, observed, Journal("test")).ids
+
+
+@pytest.fixture(scope="module")
+def walk() -> tuple[synthetic.Rendered, Observations]:
+    return world("handheld", movers=True)
+
+
+def test_movers_are_found_and_little_else(walk: tuple[synthetic.Rendered, Observations]) -> None:
+    found, true = masks(*walk) > 0, np.asarray(walk[0].scene.moving) > 0
+    assert (found & true).sum() / (found | true).sum() > 0.35
+    assert (found & true).sum() / found.sum() > 0.8
+
+
+def test_a_static_world_is_left_alone() -> None:
+    assert (masks(*world("handheld", movers=False)) > 0).mean() < 0.02
+
+
+def test_a_standing_camera_sees_movers_too() -> None:
+    rendered, observed = world("static", movers=True)
+    found, true = masks(rendered, observed) > 0, np.asarray(rendered.scene.moving) > 0
+    assert (found & true).sum() / (found | true).sum() > 0.5
+
+
+def test_an_object_keeps_its_number(walk: tuple[synthetic.Rendered, Observations]) -> None:
+    found, true = masks(*walk), np.asarray(walk[0].scene.moving)
+    largest = np.bincount(true[true > 0]).argmax()
+    numbers = found[(true == largest) & (found > 0)]
+    assert np.bincount(numbers).max() > 0.8 * numbers.size
+
+
+def test_self_calibration_and_masks_share_one_structure(walk: tuple[synthetic.Rendered, Observations]) -> None:
+    rendered, observed = walk
+    journal = Journal("test")
+    alone = Observations(tracks=observed.tracks)
+    made = selfcal.build(selfcal.Config())(rendered.video, alone, journal)
+    assert made.camera is not None and made.poses is not None
+    again = rigid_scene(rendered.video, made.merged(alone), journal)
+    assert np.array_equal(again.world_from_cam, made.poses.world_from_cam)
+    assert [t.resumed for t in journal.times if t.name == "structure"] == [False, True]
+
+
+def test_a_known_lens_is_taken_out_of_the_tracks(walk: tuple[synthetic.Rendered, Observations]) -> None:
+    rendered, observed = walk
+    camera = rendered.scene.camera
+    lens = Camera(camera.intrinsics, camera.width, camera.height, distortion=(0.0, 0.0))
+    plain = rigid_scene(rendered.video, observed, Journal("a"))
+    with_lens = Observations(tracks=observed.tracks, camera=CameraPrior(lens, 0.0, Source("test")))
+    assert np.allclose(
+        rigid_scene(rendered.video, with_lens, Journal("b")).world_from_cam, plain.world_from_cam, atol=1e-4
+    )
+
+
+def test_static_pixels_fit_and_their_inverse_depth_is_exact() -> None:
+    grid = np.stack(np.meshgrid(np.arange(8) * 10 + 5.0, np.arange(6) * 10 + 5.0), -1).astype(np.float32)
+    intrinsics, inverse = np.array([100.0, 100, 40, 30]), np.linspace(0.1, 1, 48).reshape(6, 8)
+    cameras = np.repeat(np.eye(4)[None], 3, 0)
+    cameras[1, 0, 3], cameras[2, 1, 3] = 0.2, -0.3
+    points = np.concatenate([(grid - [40, 30]) / 100, np.ones((6, 8, 1))], -1) / inverse[..., None]
+    uv = np.stack([(points - c[:3, 3])[..., :2] / points[..., 2:] * 100 + [40, 30] for c in cameras[1:]])
+    sightings = Sightings((1, 2), uv.astype(np.float32), np.full(uv.shape[:-1], 0.1, dtype=np.float32))
+    fit = static_hypothesis(sightings, grid, cameras, 0, intrinsics)
+    assert np.allclose(fit.inverse_depth, inverse, atol=1e-4) and fit.residual_px.max() < 1e-2
+    moved = Sightings((1, 2), sightings.uv + np.float32([[[[0, 9]]], [[[9, 0]]]]), sightings.sigma_px)
+    assert static_hypothesis(moved, grid, cameras, 0, intrinsics).residual_px.min() > 2
+
+
+def test_chained_flow_adds_up_and_ends_at_the_border() -> None:
+    steps = np.zeros((2, 4, 20, 30, 3), dtype=np.float16)
+    steps[0, ..., 0], steps[1, ..., 0] = 3, -3
+    v, u = np.mgrid[:20, :30] + 0.5
+    chain = FlowChain(np.stack([u, v], -1).astype(np.float32), (20, 30), steps)
+    seen = chain.follow(0, (-1, 2, 4))
+    assert seen.frames == (2, 4)
+    assert np.allclose(seen.uv[1, :, :15, 0], u[:, :15] + 12)
+    assert np.isinf(seen.sigma_px[1, :, 20:]).all() and np.isfinite(seen.sigma_px[1, 1:-1, 1:15]).all()
+
+
+def test_the_bilateral_solver_fills_up_to_an_edge() -> None:
+    image = np.zeros((40, 60, 3), dtype=np.uint8)
+    image[:, 30:] = 200
+    target, confidence = np.zeros((40, 60)), np.zeros((40, 60))
+    target[20, 5], target[20, 55], confidence[20, 5], confidence[20, 55] = 1, 3, 1, 1
+    solved = BilateralGrid.of(image).solve(target, confidence, smoothness=1.0)
+    assert np.allclose(solved[:, :30], 1, atol=0.05) and np.allclose(solved[:, 30:], 3, atol=0.05)
+
+
+def test_the_guided_filter_keeps_constants_and_edges_of_its_guide() -> None:
+    guide = np.zeros((30, 30), dtype=np.float32)
+    guide[:, 15:] = 1
+    assert np.allclose(guided(guide, np.full_like(guide, 0.7), radius=3, edge=0.05), 0.7, atol=1e-4)
+    noisy = guide + np.random.default_rng(0).normal(0, 0.1, guide.shape).astype(np.float32)
+    smooth = guided(guide, noisy, radius=3, edge=0.05)
+    assert abs(smooth[:, 14].mean()) < 0.1 and abs(smooth[:, 15].mean() - 1) < 0.1
+    assert smooth[5:25, 5:10].std() < 0.04 < cv2.absdiff(noisy, guide).mean()
