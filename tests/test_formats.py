@@ -147,7 +147,7 @@ def test_an_export_that_fails_leaves_the_old_output(
 
     target = export(scene, tmp_path / ONE_OF_EACH[name], format=name)
     before = written(target)
-    monkeypatch.setattr("worldline.io.atomic.replace_path", full_disk)
+    monkeypatch.setattr("worldline.scene.atomic.replace_path", full_disk)
     with pytest.raises(OutputError, match="No space left"):
         export(scene, target, format=name, overwrite=True)
     assert written(target) == before

@@ -14,6 +14,7 @@ from worldline.errors import OutputError
 from worldline.evaluate.report import Report, evaluate
 from worldline.io.video_files import write_video
 from worldline.run import Request, reconstruct_into
+from worldline.scene.atomic import cannot_write
 from worldline.scene.journal import Progress
 from worldline.scene.scene import Scene
 from worldline.scene.store import load, save
@@ -84,7 +85,7 @@ def _writable(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write {out} ({error.strerror or error}); choose another output with -o.") from error
+        raise cannot_write(out, error) from error
 
 
 def table(report: Report) -> str:

@@ -138,11 +138,11 @@ class _Work:
         if isinstance(choice, str):
             name = auto(kind, self.video) if choice == "auto" else choice
             module = cue_module(kind, name)
-            return module.build(_on_device(module.Config(), self.device))
+            return module.build(on_device(module.Config(), self.device))
         if callable(choice):
             return choice
         if is_dataclass(choice) and not isinstance(choice, type):
-            return sys.modules[type(choice).__module__].build(_on_device(choice, self.device))
+            return sys.modules[type(choice).__module__].build(on_device(choice, self.device))
         raise InputError(f"{choice!r} is no {kind} cue; pass a name, the Config of a cue or a Cue.")
 
 
@@ -152,7 +152,8 @@ def auto(kind: str, video: Video) -> str:
     return "exif" if kind == "camera" and known else AUTO[kind]
 
 
-def _on_device(config: Any, device: str) -> Any:
+def on_device(config: Any, device: str) -> Any:
+    """The Config of a cue or an engine for a device; as it is where it has no such choice, or `device` is "auto"."""
     named = "device" in {f.name for f in fields(config)}
     return replace(config, device=device) if named and device != "auto" else config
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from jaxtyping import Int, UInt8
 from worldline.errors import FormatError, InputError, OutputError
 from worldline.io.frame_store import FrameStore
 from worldline.io.selection import Selection, increasing, original_from_stored
+from worldline.scene.atomic import written_whole
 from worldline.scene.journal import Progress
 from worldline.scene.video import Video
 
@@ -378,15 +378,11 @@ def write_video(path: str | Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], 
         InputError: no frames, or an odd size. OutputError: the file cannot be written.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix or '.mp4'}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _encode(temporary, frames, fps, crf)
-        temporary.replace(target)
-    except (av.FFmpegError, OSError) as error:
-        raise OutputError(f"cannot write {target} ({error.strerror or error}); choose another output.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(target, overwrite=True) as temporary:
+        try:
+            _encode(temporary, frames, fps, crf)
+        except av.FFmpegError as error:
+            raise OutputError(f"cannot write {target} ({error.strerror}); choose another output.") from error
     return target
 
 

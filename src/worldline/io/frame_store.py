@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
 
-from worldline.errors import OutputError
+from worldline.scene.atomic import cannot_write, temporary_beside
 
 Frame = UInt8[np.ndarray, "h w 3"]
 Frames = UInt8[np.ndarray, "t h w 3"]
@@ -60,7 +59,7 @@ class DiskFrames:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_beside(path)
         self._shape: tuple[int, ...] = (0, 0, 0, 3)
         self._file: BinaryIO | None = None
 
@@ -74,7 +73,7 @@ class DiskFrames:
                 self._write_header(self._file)
             self._file.write(np.ascontiguousarray(frame).data)
         except OSError as error:
-            raise _cannot_write(self._path, error) from error
+            raise cannot_write(self._path, error) from error
         self._shape = (self._shape[0] + 1, *self._shape[1:])
 
     def finish(self) -> Frames:
@@ -87,7 +86,7 @@ class DiskFrames:
             self._file.close()
             self._temporary.replace(self._path)
         except OSError as error:
-            raise _cannot_write(self._path, error) from error
+            raise cannot_write(self._path, error) from error
         return np.load(self._path, mmap_mode="c")
 
     def discard(self) -> None:
@@ -100,7 +99,3 @@ class DiskFrames:
         # numpy pads the header so that the first axis may grow without moving the data behind it
         header = {"descr": "|u1", "fortran_order": False, "shape": self._shape}
         np.lib.format.write_array_header_1_0(file, header)
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot write {path} ({error.strerror or error}); choose another folder or free some space.")

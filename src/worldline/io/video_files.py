@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from worldline.io.encoded_video import read_encoded, write_video
 from worldline.io.frame_store import DiskFrames, FrameStore, MemoryFrames
 from worldline.io.image_folders import SUFFIXES, ImageFolder, find_images, read_images
 from worldline.io.selection import Selection
+from worldline.scene.atomic import write_whole
 from worldline.scene.journal import Progress, Silent, content_key, file_key
 from worldline.scene.video import Video
 
@@ -119,6 +119,4 @@ def _from_cache(kept: Path) -> Video | None:
 def _write_sidecar(kept: Path, video: Video) -> None:
     said = {k: v for k, v in vars(video).items() if k != "frames"}
     plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in said.items()}
-    temporary = kept.with_name(f".{kept.stem}.{os.getpid()}.json.tmp")
-    temporary.write_text(json.dumps(plain))
-    temporary.replace(kept.with_suffix(".json"))
+    write_whole(kept.with_suffix(".json"), json.dumps(plain), overwrite=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from worldline.errors import OutputError, WorldlineError
-from worldline.scene.store import replace_path
+from worldline.scene.atomic import cannot_write, replace_path
 
 RECORD = "run.json"
 STAGES = ".stages"
@@ -64,11 +64,10 @@ def publish(out: Path, pieces: list[str], record: Mapping[str, Any], *, keep_sta
         (out / RECORD).unlink(missing_ok=True)
         for name in pieces:
             replace_path(out / STAGES / "ready" / name, out / name)
-        temporary = out / STAGES / RECORD
-        temporary.write_text(json.dumps({**record, "pieces": pieces}, indent=1) + "\n")
-        temporary.replace(out / RECORD)
+        (out / STAGES / RECORD).write_text(json.dumps({**record, "pieces": pieces}, indent=1) + "\n")
+        replace_path(out / STAGES / RECORD, out / RECORD)
     except OSError as error:
-        raise OutputError(f"cannot write {out} ({error.strerror or error}); choose another output with -o.") from error
+        raise cannot_write(out, error) from error
     (out / STAGES / "key").unlink(missing_ok=True)
     if not keep_stages:
         shutil.rmtree(out / STAGES, ignore_errors=True)
@@ -106,8 +105,7 @@ def _locked(stages: Path) -> Iterator[IO[str]]:
         stages.mkdir(parents=True, exist_ok=True)
         lock = (stages / "key").open("a+")
     except OSError as error:
-        out = stages.parent
-        raise OutputError(f"cannot write {out} ({error.strerror or error}); choose another output with -o.") from error
+        raise cannot_write(stages.parent, error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,8 +130,7 @@ def _begin(stages: Path, lock: IO[str], key: str) -> None:
         lock.flush()
         os.fsync(lock.fileno())
     except OSError as error:
-        out = stages.parent
-        raise OutputError(f"cannot write {out} ({error.strerror or error}); choose another output with -o.") from error
+        raise cannot_write(stages.parent, error) from error
 
 
 def _leave_nothing(out: Path, created: list[Path]) -> None:

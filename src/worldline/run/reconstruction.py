@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,8 @@ from worldline.geometry.camera import Camera
 from worldline.io.video_files import read_video, video_key
 from worldline.run import output_folder
 from worldline.run.stage_log import log_text
-from worldline.scene.journal import Journal, Progress, StageTime, content_key
+from worldline.scene.atomic import write_whole, written_whole
+from worldline.scene.journal import Journal, Progress, content_key
 from worldline.scene.observations import CameraPrior, Observations, Source
 from worldline.scene.scene import Scene, Step
 from worldline.scene.store import load, save
@@ -106,7 +104,7 @@ def reconstruct(
         video = read_video(Path(video), max_side=DEFAULT_MAX_SIDE)
     _require_motion(video)
     module = engine_module(DEFAULT_ENGINE if engine == "auto" else engine)
-    solve = module.build(_on_device(module.Config() if config is None else config, device))
+    solve = module.build(cues.on_device(module.Config() if config is None else config, device))
     known = cues.observe(video, needs=solve.needs, given=observed, device=device, journal=journal)
     scene = solve(video, known, journal)
     return replace(scene, notes=_once((*video.notes, *known.notes, *scene.notes)))
@@ -141,7 +139,7 @@ def reconstruct_into(
         scene = _scene_on_disk(request, stages, journal)
         _make(products or {}, scene, stages / "ready", journal)
         record = _record(request, key, scene, journal, wall_s=time.perf_counter() - started)
-        (stages / "ready" / "log.txt").write_text(log_text(record))
+        write_whole(stages / "ready" / "log.txt", log_text(record), overwrite=True)
         pieces = ["scene", *(products or {}), "log.txt"]
         output_folder.publish(out, pieces, record, keep_stages=keep_stages)
     return Finished(out, {**record, "pieces": pieces}, found=False)
@@ -166,29 +164,25 @@ def _scene_on_disk(request: Request, stages: Path, journal: Journal) -> Scene:
     """The scene as it will be handed over: a run that was stopped after the scene was written begins there."""
     path = stages / "ready" / "scene"
     if not path.exists():
-        with _timed(journal, "read"):
+        with journal.timed("read"):
             video = read_video(
                 request.source, **asdict(request.reading), cache=stages / "frames", progress=journal.progress
             )
         for note in video.notes:
             journal.progress.note(note)
         scene = reconstruct(video, _known(request, video), engine=request.engine, journal=journal)
-        with _timed(journal, "save"):
+        with journal.timed("save"):
             first = Step("read", asdict(request.reading), _size_facts(video))
             save(replace(scene, history=(first, *scene.history)), path)
     return load(path)
 
 
 def _make(products: Mapping[str, Product], scene: Scene, ready: Path, journal: Journal) -> None:
-    """Every product under a temporary name first: what bears its name is whole."""
+    """Every product that is not there; each writer may write in place, for what bears its name is whole."""
     for name, make in products.items():
         if not (ready / name).exists():
-            with _timed(journal, name):
-                temporary = ready / "unfinished"
-                shutil.rmtree(temporary, ignore_errors=True)
-                temporary.mkdir()
-                make(scene, temporary / name)
-                (temporary / name).replace(ready / name)
+            with journal.timed(name), written_whole(ready / name) as temporary:
+                make(scene, temporary)
 
 
 def _known(request: Request, video: Video) -> Observations | None:
@@ -215,28 +209,12 @@ def known_camera(request: Request, video: Video) -> Camera | None:
     )
 
 
-def _on_device(config: Any, device: str) -> Any:
-    has_choice = "device" in {f.name for f in fields(config)}
-    return replace(config, device=device) if has_choice and device != "auto" else config
-
-
 def _require_motion(video: Video) -> None:
     if len(video) < 2:
         raise InputError(
             f"{video.name} has {len(video)} frame, and motion needs at least two; "
             "for a single image give a second view, or the clip it was taken from."
         )
-
-
-@contextmanager
-def _timed(journal: Journal, name: str) -> Iterator[None]:
-    """A stage whose result is a file of its own rather than arrays in the journal."""
-    journal.progress.stage(name)
-    wall, cpu = time.perf_counter(), time.process_time()
-    yield
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    journal.times.append(StageTime(name, time.perf_counter() - wall, time.process_time() - cpu, peak, resumed=False))
-    journal.progress.share(1.0)
 
 
 def _size_facts(video: Video) -> dict[str, Any]:

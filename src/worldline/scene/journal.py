@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import resource
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 import worldline
-from worldline.errors import OutputError
+from worldline.scene.atomic import written_whole
 
 Arrays = dict[str, np.ndarray]
 
@@ -63,6 +64,13 @@ class StageTime:
     resumed: bool
 
 
+@dataclass
+class Clock:
+    """A stage under way: whoever runs it may say that its result was found."""
+
+    resumed: bool = False
+
+
 class Journal:
     """Runs stages in order, keeps their results in `folder` (None: in memory only), and their times.
 
@@ -88,30 +96,32 @@ class Journal:
 
         Scalars and text may be stored as 0-d arrays; use `pack` and `unpack` for JSON-like values.
         """
-        self.progress.stage(name)
-        wall, cpu = time.perf_counter(), time.process_time()
-        path = self._path(name, settings)
-        kept = content_key(self._key, name, settings)
-        found = _read(path) if path is not None else self._kept.get(kept)
-        if found is None:
-            arrays = {k: np.asarray(v) for k, v in compute().items()}
-            if path is not None:
-                _write(path, arrays)
-            else:
-                self._kept[kept] = arrays
-        else:
-            arrays = found
-        self.progress.share(1.0)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        self.times.append(
-            StageTime(name, time.perf_counter() - wall, time.process_time() - cpu, peak, resumed=found is not None)
-        )
-        return arrays
+        key = content_key(self._key, name, settings)
+        with self.timed(name) as clock:
+            found = self._found(name, key)
+            clock.resumed = found is not None
+            return self._keep(name, key, compute()) if found is None else found
 
-    def _path(self, name: str, settings: Any) -> Path | None:
+    @contextmanager
+    def timed(self, name: str) -> Iterator[Clock]:
+        """A stage whose result is no set of arrays (a file of its own): shown and timed, but not kept."""
+        self.progress.stage(name)
+        clock, wall, cpu = Clock(), time.perf_counter(), time.process_time()
+        yield clock
+        spent = time.perf_counter() - wall, time.process_time() - cpu
+        self.times.append(StageTime(name, *spent, _peak_mb(), clock.resumed))
+        self.progress.share(1.0)
+
+    def _found(self, name: str, key: str) -> Arrays | None:
+        return self._kept.get(key) if self._folder is None else _read(self._folder / _file_name(name, key))
+
+    def _keep(self, name: str, key: str, made: Arrays) -> Arrays:
+        arrays = {k: np.asarray(v) for k, v in made.items()}
         if self._folder is None:
-            return None
-        return self._folder / f"{name.replace('/', '-')}-{content_key(self._key, name, settings)[:16]}.npz"
+            self._kept[key] = arrays
+        else:
+            _write(self._folder / _file_name(name, key), arrays)
+        return arrays
 
 
 def pack(value: Any) -> np.ndarray:
@@ -149,6 +159,15 @@ def file_key(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _file_name(name: str, key: str) -> str:
+    return f"{name.replace('/', '-')}-{key[:16]}.npz"
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes on macOS, kilobytes elsewhere
+
+
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {type(value).__name__: _plain(asdict(value))}
@@ -178,12 +197,5 @@ def _read(path: Path) -> Arrays | None:
 
 
 def _write(path: Path, arrays: Arrays) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path.parent} ({error.strerror}); choose another output with -o.") from error
+    with written_whole(path, overwrite=True) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)

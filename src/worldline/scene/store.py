@@ -9,20 +9,20 @@ Reading is lazy: per-frame maps stay zarr arrays until indexed.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worldline.errors import FormatError, InputError, OutputError
+from worldline.errors import FormatError, InputError
 from worldline.geometry.camera import Camera
+from worldline.scene.atomic import written_whole
 from worldline.scene.motion import Flow, WorldTracks
 from worldline.scene.scene import Scene, Step
 
 VERSION = 1
+_MANIFEST = "manifest.json"
 _MAPS = ("depth_z", "depth_sigma", "valid", "moving", "image")
 _WHOLE = ("times_s", "world_from_cam", "static_points", "static_colour", "original_from_stored")
 
@@ -31,21 +31,13 @@ def save(scene: Scene, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write a scene as a folder; whole or not at all.
 
     Raises:
-        OutputError: the folder exists (and `overwrite` is off), or cannot be written.
+        OutputError: the folder exists (and `overwrite` is off), is not a scene, or cannot be written.
     """
     target = Path(folder)
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} already exists; choose another name or pass overwrite.")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with written_whole(target, overwrite=overwrite, marker=_MANIFEST) as temporary:
+        temporary.mkdir()
         _write_arrays(scene, temporary / "arrays.zarr")
-        (temporary / "manifest.json").write_text(json.dumps(_manifest(scene), indent=1))
-        replace_path(temporary, target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target} ({error.strerror or error}); choose another output.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / _MANIFEST).write_text(json.dumps(_manifest(scene), indent=1))
     return target
 
 
@@ -60,10 +52,10 @@ def load(folder: str | Path) -> Scene:
     path = Path(folder)
     if not path.exists():
         raise InputError(f"{path} does not exist; give the folder of a saved scene.")
-    if (path / "scene" / "manifest.json").is_file():
+    if (path / "scene" / _MANIFEST).is_file():
         path = path / "scene"
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = json.loads((path / _MANIFEST).read_text())
         version = manifest["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path} is not a worldline scene (no readable manifest); run reconstruct again.") from error
@@ -74,17 +66,6 @@ def load(folder: str | Path) -> Scene:
         return _scene(manifest, group)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{path} is damaged ({error}); run reconstruct again.") from error
-
-
-def replace_path(temporary: Path, target: Path) -> None:
-    """Rename a finished file or folder onto its name; what was there before goes only once the new one is ready."""
-    if target.is_dir() and not target.is_symlink():
-        old = target.with_name(f".{target.name}.{os.getpid()}.old")
-        target.rename(old)
-        temporary.rename(target)
-        shutil.rmtree(old)
-    else:
-        temporary.replace(target)
 
 
 def _write_arrays(scene: Scene, path: Path) -> None:

@@ -21,10 +21,10 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8, UInt16
 from PIL import Image
 
+from worldline.scene.atomic import check_free, write_whole
 from worldline.scene.scene import Scene
 from worldline.view.colours import OBJECTS
 from worldline.view.layers import Cloud, Detail, Layers, Trails, extract, frame_colour
-from worldline.view.output import refuse_existing, write_whole
 
 _SCRIPTS = ("data.js", "matrix.js", "shaders.js", "renderer.js", "stance.js", "panel.js", "main.js")
 _LEVELS = 65535
@@ -51,9 +51,9 @@ def page(
     Raises:
         OutputError: the file exists or cannot be written. InputError: nothing in the scene can be shown.
     """
-    refuse_existing(path, overwrite=overwrite)
+    check_free(Path(path), overwrite=overwrite)
     layers = extract(scene, _detail(max_points, moving=scene.tracks is not None or _any_moving(scene)))
-    return write_whole(path, render(layers, title or scene.name).encode(), overwrite=overwrite)
+    return write_whole(Path(path), render(layers, title or scene.name), overwrite=overwrite)
 
 
 def render(layers: Layers, title: str) -> str:

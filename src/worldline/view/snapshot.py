@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from worldline.errors import InputError
 from worldline.geometry import camera, se3
+from worldline.scene.atomic import check_free, write_whole
 from worldline.scene.scene import Scene
 from worldline.view import colours, stance
 from worldline.view.layers import Cloud, Detail, Layers, extract
-from worldline.view.output import refuse_existing, write_whole
 from worldline.view.sheet import sheet
 
 ViewName = Literal["camera", "orbit", "top", "side"]
@@ -73,13 +73,13 @@ def snapshot(
     Raises:
         InputError: no such frame or view. OutputError: the file exists or cannot be written.
     """
-    refuse_existing(path, overwrite=overwrite)
+    check_free(Path(path), overwrite=overwrite)
     moment = len(scene) // 2 if frame is None else frame
     if not 0 <= moment < len(scene):
         raise InputError(f"the scene has frames 0 to {len(scene) - 1}, not {moment}; choose one of those.")
     if view not in ("camera", "orbit", "top", "side"):
         raise InputError(f"there is no view {view!r}; choose camera, orbit, top or side.")
-    return write_whole(path, _png(picture(extract(scene, _detail()), moment, view, size)), overwrite=overwrite)
+    return write_whole(Path(path), _png(picture(extract(scene, _detail()), moment, view, size)), overwrite=overwrite)
 
 
 def stills(scene: Scene, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
@@ -92,7 +92,7 @@ def stills(scene: Scene, folder: str | Path, *, overwrite: bool = False) -> list
     as_filmed = (1200, round(1200 * scene.height / scene.width))
     names = ("overview.png", "top.png", "camera.png", "sheet.png")
     for name in names:
-        refuse_existing(target / name, overwrite=overwrite)
+        check_free(target / name, overwrite=overwrite)
     layers = extract(scene, _detail())
     pictures = [
         picture(layers, moment, "orbit", size),

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int, UInt8
 from worldline.errors import FormatError, OutputError
 from worldline.geometry import camera as pinhole
 from worldline.geometry import pixels, se3
-from worldline.io.atomic import written_whole
+from worldline.scene.atomic import written_whole
 from worldline.scene.scene import Scene
 
 SUFFIXES: tuple[str, ...] = ()

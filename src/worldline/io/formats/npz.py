@@ -33,7 +33,7 @@ import numpy as np
 
 from worldline.errors import FormatError, InputError
 from worldline.geometry.camera import Camera
-from worldline.io.atomic import written_whole
+from worldline.scene.atomic import written_whole
 from worldline.scene.motion import Flow, WorldTracks
 from worldline.scene.scene import Scene, Step
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from worldline.errors import FormatError, InputError
-from worldline.io.atomic import written_whole
+from worldline.scene.atomic import written_whole
 from worldline.scene.scene import Scene
 
 SUFFIXES = (".ply",)

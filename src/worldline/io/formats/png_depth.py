@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt16
 
 from worldline.errors import FormatError, InputError, OutputError
-from worldline.io.atomic import written_whole
+from worldline.scene.atomic import written_whole
 from worldline.scene.scene import Scene
 
 SUFFIXES: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from worldline.errors import FormatError, InputError
 from worldline.geometry import se3
-from worldline.io.atomic import written_whole
+from worldline.scene.atomic import written_whole
 from worldline.scene.scene import Scene
 
 SUFFIXES = (".tum", ".txt")
