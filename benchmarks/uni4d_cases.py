@@ -75,13 +75,13 @@ def score(case: dict, scene: Scene, make: ModuleType, metrics: ModuleType) -> di
     }  # fmt: skip
 
 
-def warm_up() -> None:
-    """First calls of torch and OpenCV load code; that is loading, not work."""
-    a = torch.rand(64, 64)
-    torch.linalg.cholesky_ex(a @ a.T + torch.eye(64))
-    torch.nn.functional.conv2d(a[None, None], a[None, None, :3, :3])
-    torch.linalg.svd(a[:3, :3])
-    cv2.dilate(np.zeros((8, 8), np.uint8), np.ones((3, 3), np.uint8))
+def warm_up(case: dict, full_depth: np.ndarray) -> None:
+    """First calls of torch and OpenCV load code, which is loading and not work: five frames, a few tracks."""
+    few = {"F": 5, "H": case["H"], "W": case["W"], "K_guess": case["K_guess"]}
+    first = np.flatnonzero(case["query_frame"] == 0)[::4]
+    few |= {k: case[k][:5, first] for k in ("tracks", "vis")}
+    few |= {"mask": case["mask"][:5], "query_frame": case["query_frame"][first]}
+    uni4d.build()(*video_and_observations(few, full_depth[:5]), Journal("warm up"))
 
 
 def main() -> None:
@@ -95,9 +95,10 @@ def main() -> None:
     case = make.load_case(arguments.case)
     if arguments.corrupt:
         case = make.corrupt_case(case, arguments.corrupt)
-    video, observed = video_and_observations(case, make.upsample_depth(case["depth"]))
+    full_depth = make.upsample_depth(case["depth"])
+    video, observed = video_and_observations(case, full_depth)
     engine, journal = uni4d.build(uni4d.Config()), Journal("benchmark")
-    warm_up()
+    warm_up(case, full_depth)
     cpu, wall = time.process_time(), time.perf_counter()
     scene = engine(video, observed, journal)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

@@ -8,7 +8,8 @@ import torch
 
 from worldline import synthetic
 from worldline.engines import engine_module, engines, uni4d
-from worldline.engines.uni4d import evidence, fusion
+from worldline.engines.uni4d import evidence
+from worldline.engines.uni4d import ratios as fusion
 from worldline.errors import InputError, MissingObservation
 from worldline.evaluate.paths import path_scores
 from worldline.scene.journal import Journal

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from worldline.engines.uni4d.engine import _Work
-    from worldline.scene.journal import Arrays
+from worldline.engines.uni4d.inputs import Inputs
+from worldline.scene.journal import Arrays
+
+FITTING = 3.0
+"""Median whitened reprojection error up to which a static track counts as fitting."""
 
 
-def per_frame(work: _Work, bundled: Arrays, points: Arrays, fused: Arrays) -> dict[str, np.ndarray]:
+def per_frame(inputs: Inputs, bundled: Arrays, points: Arrays, fused: Arrays) -> dict[str, np.ndarray]:
     """Names and (T,) arrays: static sightings, share of fitting ones, depth scale, moving share, and `trust`.
 
     `trust` in [0, 1] falls with few fitting sightings (20 halve it) and with a depth scale off by many MADs.
     """
-    fits = points["misfit"] < 3.0
-    sightings = work.evidence.static[:, points["columns"]]
+    fits = points["misfit"] < FITTING
+    sightings = inputs.evidence.static[:, points["columns"]]
     total = sightings.sum(1)
     good = sightings[:, fits].sum(1)
     scale = bundled["log_depth_scale"][:, 0]

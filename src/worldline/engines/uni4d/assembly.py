@@ -1,0 +1,100 @@
+"""The last step: what the stages found, as one Scene."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from worldline.engines.uni4d import health
+from worldline.engines.uni4d.inputs import Inputs
+from worldline.geometry.camera import Camera
+from worldline.scene.journal import Arrays, unpack
+from worldline.scene.motion import WorldTracks
+from worldline.scene.scene import Scene, Step
+from worldline.scene.video import Video
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The arrays of every stage."""
+
+    cameras: Arrays
+    bundle: Arrays
+    structure: Arrays
+    ratios: Arrays
+    motion: Arrays
+    fusion: Arrays
+
+
+def assemble(inputs: Inputs, found: Found) -> Scene:
+    """The scene, with the history of how it was found and the health of every frame."""
+    video, observed, depth = inputs.video, inputs.observed, inputs.depth
+    assert observed.camera is not None
+    tracks = world_tracks(inputs, found.structure, found.motion)
+    fits = found.structure["misfit"] < health.FITTING
+    return Scene(
+        times_s=video.times_s,
+        camera=Camera(found.bundle["intrinsics"], video.width, video.height, observed.camera.camera.distortion),
+        world_from_cam=found.bundle["world_from_cam"],
+        depth_z=found.fusion["depth_z"],
+        depth_sigma=found.fusion["sigma"],
+        valid=found.fusion["valid"],
+        moving=found.fusion["moving"],
+        image=video.frames,
+        tracks=tracks,
+        static_points=found.structure["points"][fits],
+        static_colour=tracks.colour[: len(fits)][fits],
+        metric=depth.metric,
+        metric_source=f"depth from {depth.source.name}" if depth.metric else "unknown scale",
+        health=health.per_frame(inputs, found.bundle, found.structure, found.fusion),
+        name=video.name,
+        original_from_stored=video.original_from_stored,
+        original_size=video.original_size,
+        history=_history(inputs, found),
+        notes=(*video.notes, *observed.notes),
+    )
+
+
+def _history(inputs: Inputs, found: Found) -> tuple[Step, ...]:
+    observed, config = inputs.observed, inputs.config
+    items = {name: getattr(observed, name) for name in ("camera", "tracks", "moving", "depth", "poses")}
+    sources = {name: None if item is None else item.source.name for name, item in items.items()}
+    return (
+        *(Step("assumed", {}, {"note": note}) for note in (*inputs.video.notes, *observed.notes)),
+        Step("observe", sources),
+        Step("cameras", {}, unpack(found.cameras["outcome"])),
+        Step("bundle", asdict(config.bundling), unpack(found.bundle["outcome"])),
+        Step("motion", asdict(config.motion), unpack(found.motion["outcome"])),
+        Step("fusion", asdict(config.fusing), unpack(found.ratios["outcome"])),
+    )
+
+
+def world_tracks(inputs: Inputs, points: Arrays, moved: Arrays) -> WorldTracks:
+    """Static tracks (one position at all times), then moving ones."""
+    count = len(inputs.video)
+    columns = np.concatenate([points["columns"], moved["columns"]])
+    static = np.broadcast_to(points["points"], (count, *points["points"].shape))
+    moving = np.where(moved["active"][..., None], moved["points"], np.nan)
+    sigma = np.concatenate([np.broadcast_to(points["sigma"], static.shape[:2]), moved["sigma"]], 1)
+    query = inputs.tracks.query_frame[columns]
+    return WorldTracks(
+        points_world=np.concatenate([static, moving], 1).astype(np.float32),
+        visible=inputs.tracks.visible[:, columns],
+        sigma=sigma.astype(np.float32),
+        colour=_colours(inputs.video, inputs.tracks.uv[query, columns], query),
+        moving=np.arange(len(columns)) >= len(points["columns"]),
+        query_frame=query,
+        observed=columns,
+    )
+
+
+def _colours(video: Video, uv: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """The colour of every track in its query frame."""
+    row = np.clip(uv[:, 1].astype(int), 0, video.height - 1)
+    column = np.clip(uv[:, 0].astype(int), 0, video.width - 1)
+    out = np.empty((len(uv), 3), np.uint8)
+    for t in np.unique(frame):
+        here = frame == t
+        out[here] = np.asarray(video.frames[t])[row[here], column[here]]
+    return out

@@ -1,0 +1,121 @@
+"""What all stages of the engine work on, prepared once: numpy on the host, tensors where the solver runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from worldline.engines.uni4d import evidence
+from worldline.engines.uni4d.evidence import Evidence, Labelling
+from worldline.engines.uni4d.ratios import Fusing
+from worldline.engines.uni4d.structure import Bundling, Cameras, Tracks
+from worldline.geometry import camera as pinhole
+from worldline.geometry.camera import Camera
+from worldline.scene.journal import Arrays
+from worldline.scene.observations import DepthMaps, MovingMasks, Observations, PixelTracks
+from worldline.scene.video import Video
+from worldline.solve.nonrigid import Weights
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of every stage; the defaults are tuned on synthetic worlds with truth.
+
+    Attributes:
+        dtype: float64 or float32 of the solver; device: where it runs.
+        moving_tracks: most moving tracks that are solved (longest first).
+    """
+
+    labelling: Labelling = field(default_factory=Labelling)
+    bundling: Bundling = field(default_factory=Bundling)
+    motion: Weights = field(default_factory=Weights)
+    fusing: Fusing = field(default_factory=Fusing)
+    moving_tracks: int = 20_000
+    dtype: str = "float32"
+    device: str = "cpu"
+
+    @classmethod
+    def tiny(cls) -> Config:
+        """Small settings for tests."""
+        return cls(bundling=Bundling(tracks=300, coarse_tracks=100, held_out=30), motion=Weights(outer=2, inner=4))
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The video, what is known about it, and which tracks are evidence for what.
+
+    Attributes:
+        tracks: as an ideal pinhole would have seen them. intrinsics: (4,) the start; focal_sigma: its log spread.
+    """
+
+    config: Config
+    video: Video
+    observed: Observations
+    evidence: Evidence
+    tracks: PixelTracks
+    depth: DepthMaps
+    masks: MovingMasks
+    intrinsics: Float[np.ndarray, "4"]
+    focal_sigma: float
+
+    @classmethod
+    def of(cls, config: Config, video: Video, observed: Observations) -> Inputs:
+        """Undo the lens, label the tracks."""
+        assert observed.tracks and observed.moving and observed.depth and observed.camera
+        prior = observed.camera
+        tracks = _ideal(observed.tracks, prior.camera)
+        labels = evidence.collect(tracks, observed.moving, video.width, video.height, config.labelling)
+        intrinsics = np.asarray(prior.camera.intrinsics, dtype=np.float64)
+        intrinsics = intrinsics.mean(0) if prior.camera.per_frame else intrinsics
+        return cls(
+            config, video, observed, labels, tracks, observed.depth, observed.moving, intrinsics, prior.focal_sigma
+        )
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """On the solver's device, floats in its precision."""
+        out = torch.from_numpy(np.ascontiguousarray(array)).to(self.config.device)
+        return out.to(getattr(torch, self.config.dtype)) if out.is_floating_point() else out
+
+    @cached_property
+    def static_tracks(self) -> tuple[Tracks, np.ndarray]:
+        """The static tracks with the depth cue at their sightings, and their columns."""
+        columns = np.flatnonzero((self.evidence.group == 0) & (self.evidence.static.sum(0) >= 2))
+        seen = self.evidence.static[:, columns]
+        log_depth, sigma = self.cue_at(seen, columns)
+        least = self.config.bundling
+        sigma_px = np.maximum(self.tracks.sigma_px[:, columns], least.least_sigma_px)
+        return Tracks(
+            self.tensor(self.tracks.uv[:, columns]), self.tensor(seen), self.tensor(sigma_px),
+            self.tensor(log_depth), self.tensor(sigma), max(self.depth.frame_scale_sigma, least.least_scale_sigma),
+        ), columns  # fmt: skip
+
+    def cue_at(self, seen: Bool[np.ndarray, "t k"], columns: Int[np.ndarray, "k"]) -> tuple[np.ndarray, np.ndarray]:
+        """Log depth and its sigma, (T, k), NaN where unseen or unknown."""
+        frame, track = np.nonzero(seen)
+        uv = self.tracks.uv[frame, columns[track]]
+        size = (self.video.width, self.video.height)
+        log_depth = np.full(seen.shape, np.nan, np.float32)
+        sigma = np.full(seen.shape, np.nan, np.float32)
+        log_depth[frame, track] = evidence.log_depth_at(self.depth.depth_z, frame, uv, *size)
+        sigma[frame, track] = evidence.nearest_at(self.depth.sigma, frame, uv, *size)
+        return log_depth, sigma
+
+    def solved(self, bundled: Arrays) -> Cameras:
+        """The cameras of the bundle stage as tensors."""
+        names = ("world_from_cam", "intrinsics", "log_depth_scale")
+        return Cameras(*(self.tensor(bundled[name]) for name in names))
+
+
+def _ideal(tracks: PixelTracks, camera: Camera) -> PixelTracks:
+    """Tracks where an ideal pinhole would have seen them."""
+    if not any(camera.distortion):
+        return tracks
+    k = camera.at(0)
+    xy = torch.from_numpy((tracks.uv - k[2:]) / k[:2])
+    ideal = pinhole.undistort(xy, camera.distortion).numpy() * k[:2] + k[2:]
+    return replace(tracks, uv=ideal.astype(np.float32))

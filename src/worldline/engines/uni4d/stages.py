@@ -1,0 +1,114 @@
+"""The stages about the static world, from the engine's inputs to plain arrays: cameras, bundle, structure, ratios."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.engines.uni4d import cameras, structure
+from worldline.engines.uni4d import ratios as spreading
+from worldline.engines.uni4d.health import FITTING
+from worldline.engines.uni4d.inputs import Inputs
+from worldline.engines.uni4d.ratios import ControlPoints
+from worldline.engines.uni4d.structure import Cameras
+from worldline.geometry import se3
+from worldline.scene.journal import Arrays, pack
+
+
+def find_cameras(inputs: Inputs) -> Arrays:
+    """Stage 1: chained pairs from depth, unless poses came with the observations."""
+    poses = inputs.observed.poses
+    if poses is not None and bool(np.isfinite(poses.world_from_cam).all()):
+        return {"world_from_cam": poses.world_from_cam, "outcome": pack({"from": poses.source.name})}
+    tracks, _ = inputs.static_tracks
+    assert tracks.log_depth is not None
+    generator = torch.Generator().manual_seed(0)
+    chained = cameras.chain_pairs(
+        tracks.uv, tracks.seen, tracks.log_depth, inputs.tensor(inputs.intrinsics), generator=generator
+    )
+    return {
+        "world_from_cam": chained.double().cpu().numpy(),
+        "outcome": pack({"from": "depth and tracks, pairwise"}),
+    }
+
+
+def bundle(inputs: Inputs, found: Arrays) -> Arrays:
+    """Stage 2: poses, focal and depth scales by bundle adjustment."""
+    tracks, columns = inputs.static_tracks
+    start = Cameras(
+        inputs.tensor(found["world_from_cam"]), inputs.tensor(inputs.intrinsics),
+        inputs.tensor(np.zeros((len(inputs.video), 1))),
+    )  # fmt: skip
+    bundled = structure.bundle_cameras(
+        tracks, inputs.tracks.query_frame[columns], start, inputs.config.bundling, focal_sigma=inputs.focal_sigma
+    )
+    result = bundled.cameras
+    return {
+        "world_from_cam": _rigid(result.world_from_cam),
+        "intrinsics": result.intrinsics.double().cpu().numpy(),
+        "log_depth_scale": result.log_depth_scale.double().cpu().numpy(),
+        "noise": np.array(bundled.noise),
+        "outcome": pack(bundled.outcome),
+    }
+
+
+def find_structure(inputs: Inputs, bundled: Arrays) -> Arrays:
+    """Static points of all static tracks, and how well each fits."""
+    tracks, columns = inputs.static_tracks
+    noise = float(bundled["noise"])
+    at = inputs.solved(bundled)
+    everything = np.arange(len(columns))
+    points, _ = structure.structure(tracks, everything, at, inputs.config.bundling, noise=noise)
+    fit = structure.fit_of_tracks(tracks, everything, at, points, inputs.config.bundling, noise)
+    return {
+        "points": points.float().cpu().numpy(), "columns": columns,
+        "misfit": fit.misfit.float().cpu().numpy(), "sigma": fit.sigma.float().cpu().numpy(),
+    }  # fmt: skip
+
+
+def find_ratios(inputs: Inputs, bundled: Arrays, points: Arrays) -> Arrays:
+    """By how much the cue is off around every pixel, as static structure tells; kept if held-out points agree."""
+    control, settings = control_points(inputs, bundled, points), inputs.config.fusing
+    count, aspect = len(inputs.video), inputs.video.height / inputs.video.width
+    scale = torch.from_numpy(bundled["log_depth_scale"][:, 0]).to(control.log_ratio)
+    held = torch.arange(len(control.frame), device=control.frame.device) % 10 == 0
+    trial = spreading.ratio_field(control.chosen(~held), count, aspect, settings)
+    before, after = spreading.held_out_errors(trial, control.chosen(held), scale, settings)
+    field = spreading.ratio_field(control, count, aspect, settings)
+    if not after < before:
+        field = spreading.RatioField(*(torch.zeros_like(x) for x in (field.value, field.support, field.spread)))
+    outcome = {
+        "held_out_before": round(before, 5), "held_out_after": round(after, 5),
+        "kept": "result" if after < before else "start",
+    }  # fmt: skip
+    fields = {"field": field.value, "support": field.support, "spread": field.spread}
+    return {**{k: v.cpu().numpy() for k, v in fields.items()}, "outcome": pack(outcome)}
+
+
+def control_points(inputs: Inputs, bundled: Arrays, points: Arrays) -> ControlPoints:
+    """Log ratios of the static structure to the cue at all (thinned) sightings."""
+    at = inputs.solved(bundled)
+    tracks, _ = inputs.static_tracks
+    assert tracks.log_depth is not None
+    good = torch.from_numpy(np.flatnonzero(points["misfit"] < FITTING)).to(tracks.uv.device)
+    frame, track = tracks.seen[:, good].nonzero(as_tuple=True)
+    point = good[track]
+    size = tracks.uv.new_tensor([inputs.video.width, inputs.video.height])
+    # the third column of world_from_cam is the viewing direction: depth needs no full transform
+    forward, centre = at.world_from_cam[:, :3, 2], at.world_from_cam[:, :3, 3]
+    away = inputs.tensor(points["points"])[point] - centre[frame]
+    z = (away * forward[frame]).sum(-1)
+    log_ratio = z.clamp_min(1e-6).log() - tracks.log_depth[frame, point]
+    weight = 1 / (0.01**2 + inputs.tensor(points["sigma"])[point] ** 2)
+    ok = (z > 0) & log_ratio.isfinite()
+    log_ratio = torch.where(ok, log_ratio, torch.zeros_like(log_ratio))
+    place = (tracks.uv[frame, point] / size).float()
+    return ControlPoints(frame, place, log_ratio.float(), (weight * ok * 0.01**2).float())
+
+
+def _rigid(world_from_cam: Tensor) -> Float[np.ndarray, "t 4 4"]:
+    out = world_from_cam.double()
+    out[:, :3, :3] = se3.nearest_rotation(out[:, :3, :3])
+    return (se3.inverse(out[:1]) @ out).cpu().numpy()
