@@ -16,7 +16,7 @@ CONFIG = motion.Config(side=160, offsets=(1, 2, 4, 6))
 def observe(path: str) -> tuple[synthetic.Rendered, Observations]:
     made = synthetic.tiny_world(seed=3, path=path, frames=10, width=160, height=112)
     rendered = synthetic.render(made)
-    exact = synthetic.observations(rendered, step_px=6, every=4)
+    exact = synthetic.observations(rendered, step_px=10, every=4)
     known = np.ones(10, dtype=bool)
     poses = PosePrior(rendered.scene.world_from_cam, known, 0.0, 0.0, Source("test"), metric=True)
     return rendered, replace(exact, depth=None, poses=poses)

@@ -18,7 +18,7 @@ from worldline.scene.observations import CameraPrior, Observations, Source
 def world(path: str, *, movers: bool) -> tuple[synthetic.Rendered, Observations]:
     made = synthetic.tiny_world(seed=3, path=path, frames=12, width=160, height=112, movers=movers)
     rendered = synthetic.render(made)
-    tracks = synthetic.observations(rendered, step_px=6, every=4).tracks
+    tracks = synthetic.observations(rendered, step_px=8, every=4).tracks
     camera = CameraPrior(rendered.scene.camera, 0.0, Source("test"))
     return rendered, Observations(tracks=tracks, camera=camera)
 
