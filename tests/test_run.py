@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from PIL import Image
 from worldline.errors import InputError, OutputError, SolveFailed
 from worldline.geometry.camera import Camera
 from worldline.run import Reading, Request, reconstruct, reconstruct_into, reconstruction
+from worldline.run.reconstruction import default_output
 from worldline.scene.scene import Scene
 from worldline.scene.store import load
 from worldline.scene.video import Video
@@ -242,6 +244,12 @@ def test_an_output_below_a_file_is_refused_before_the_work(bench):
     assert bench.engine.computed == []
 
 
+def test_an_output_whose_name_is_too_long_is_refused(bench):
+    bench.out = bench.out.with_name("x" * 300)
+    with pytest.raises(OutputError, match="too long"):
+        go(bench)
+
+
 def test_an_output_that_is_a_file_is_refused(bench):
     bench.out = bench.source
     with pytest.raises(OutputError, match="is a file"):
@@ -290,6 +298,19 @@ def test_a_full_disk_keeps_the_stages(bench):
     assert bench.engine.computed == []
 
 
+def test_a_disk_that_fills_up_anywhere_is_told_as_such(bench):
+    def full(scene, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match="No space left"):
+        go(bench, products={"page.html": full})
+
+
+def test_the_default_output_is_named_after_the_link_not_its_target(tmp_path):
+    (tmp_path / "holiday.mp4").symlink_to("holiday.mp4")
+    assert default_output(tmp_path / "holiday.mp4") == Path("holiday_worldline")
+
+
 def test_one_frame_is_refused_with_advice(bench, monkeypatch):
     monkeypatch.setattr(reconstruction, "read_video", lambda path, **options: clip(path, 1))
     with pytest.raises(InputError, match="at least two"):
@@ -310,7 +331,10 @@ def test_a_known_field_of_view_does_not_depend_on_the_size(bench):
     assert bench.engine.observed.camera.camera.fov_deg == pytest.approx(70.0)
 
 
-@pytest.mark.parametrize("wrong", [{"focal_px": -1.0}, {"fov_deg": 200.0}, {"focal_px": 9.0, "fov_deg": 9.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"focal_px": -1.0}, {"focal_px": 1e-3}, {"focal_px": 1e6}, {"fov_deg": 200.0}, {"focal_px": 9.0, "fov_deg": 9.0}],
+)
 def test_impossible_cameras_are_refused(bench, wrong):
     bench.request = Request(bench.source, **wrong)
     with pytest.raises(InputError):

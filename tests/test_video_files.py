@@ -17,6 +17,7 @@ from PIL import ExifTags, Image
 
 from worldline.errors import FormatError, InputError, OutputError
 from worldline.io import image_folders
+from worldline.io.frame_store import DiskFrames
 from worldline.io.selection import Selection, increasing
 from worldline.io.video_files import read_video, video_key, write_video
 
@@ -268,6 +269,9 @@ BAD = {
     "sound.mp4": (sound_only, FormatError, "no video in it"),
     "no_frames.mp4": (no_frames, FormatError, "."),
     "missing.mp4": (lambda p: None, InputError, "does not exist"),
+    "loop.mp4": (lambda p: p.symlink_to(p.name), InputError, "does not exist"),
+    "long" * 80: (lambda p: None, InputError, "too long"),
+    "pipe.mp4": (lambda p: os.mkfifo(p), InputError, "a pipe"),
     "bare": (lambda p: p.mkdir(), InputError, "no images"),
     "noise.png": (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 50), FormatError, "cannot be read as an image"),
 }
@@ -299,10 +303,13 @@ def test_a_path_without_permission_is_named(plain: Path, what: str) -> None:
         os.seteuid(0)
 
 
+UNTIMED = ({"start_s": float("nan")}, {"start_s": float("inf")}, {"end_s": float("nan")})
+
+
 def test_options_that_leave_nothing_are_refused(plain: Path) -> None:
     with pytest.raises(InputError, match=r"the clip lasts 1\.6"):
         read_video(plain, start_s=50)
-    for options in ({"every": 0}, {"max_frames": 0}, {"max_side": 2}, {"start_s": 2.0, "end_s": 1.0}):
+    for options in ({"every": 0}, {"max_frames": 0}, {"max_side": 2}, {"start_s": 2.0, "end_s": 1.0}, *UNTIMED):
         with pytest.raises(InputError):
             read_video(plain, **options)
 
@@ -334,6 +341,17 @@ def test_a_cache_that_cannot_be_written_is_an_output_error(plain: Path, tmp_path
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot write"):
         read_video(plain, cache=tmp_path / "file")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_frames_that_a_full_disk_refuses_are_discarded_without_another_error(tmp_path: Path) -> None:
+    store = DiskFrames(tmp_path / "frames.npy")
+    store.add(np.zeros((2, 2, 3), np.uint8))
+    assert store._file is not None
+    with Path("/dev/full").open("wb") as full:
+        os.dup2(full.fileno(), store._file.fileno())
+    store.discard()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_key_follows_content_and_options(plain: Path, tmp_path: Path) -> None:

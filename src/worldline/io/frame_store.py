@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -92,7 +93,8 @@ class DiskFrames:
     def discard(self) -> None:
         """Remove the unfinished file."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # on a full disk, closing tries once more to write what is left
+                self._file.close()
             self._temporary.unlink(missing_ok=True)
 
     def _write_header(self, file: BinaryIO) -> None:

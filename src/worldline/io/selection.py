@@ -31,6 +31,10 @@ class Selection:
                 raise InputError(f"{name} must be at least 1, not {value}; leave it out to use all frames.")
         if self.max_side is not None and self.max_side < 16:
             raise InputError(f"max_side must be at least 16 pixels, not {self.max_side}; choose a larger one.")
+        if self.start_s is not None and not np.isfinite(self.start_s):
+            raise InputError(f"the start must be a time in seconds, not {self.start_s}; leave it out to begin at once.")
+        if self.end_s is not None and np.isnan(self.end_s):
+            raise InputError("the end must be a time in seconds, not nan; leave it out to go on to the last frame.")
         if self.start_s is not None and self.end_s is not None and self.end_s <= self.start_s:
             raise InputError(f"the end ({self.end_s} s) must come after the start ({self.start_s} s); swap them.")
 

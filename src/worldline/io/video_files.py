@@ -84,6 +84,8 @@ def _source(path: Path) -> Path | ImageFolder:
             raise InputError(f"{path} does not exist; give a video file or a folder of images.")
         if path.is_dir():
             return find_images(path)
+        if not path.is_file():  # a pipe would be waited for, a device has no end
+            raise InputError(f"{path} is a pipe or a device, not a file; save the video to a file first.")
         with path.open("rb") as stream:
             empty = not stream.read(1)
     except OSError as error:

@@ -9,6 +9,7 @@ OUT/run.json           written last: its presence means the run is whole
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ from worldline.scene.atomic import cannot_write, replace_path
 
 RECORD = "run.json"
 STAGES = ".stages"
+_DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def record_of(out: Path, key: str) -> dict[str, Any] | None:
@@ -44,9 +46,12 @@ def claimed(out: Path, key: str, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         OutputError: OUT holds something else (and `overwrite` is off), cannot be written, or is being written.
     """
-    if not _is_under_way(out, key, overwrite=overwrite):
-        _refuse_foreign(out, overwrite=overwrite)
-    created = [p for p in (out, *out.parents) if not p.exists()]
+    try:
+        if not _is_under_way(out, key, overwrite=overwrite):
+            _refuse_foreign(out, overwrite=overwrite)
+        created = [p for p in (out, *out.parents) if not p.exists()]
+    except OSError as error:  # a name that is too long, a parent that may not be searched
+        raise cannot_write(out, error) from error
     with _locked(out / STAGES) as lock:
         _begin(out / STAGES, lock, key)
         try:
@@ -56,6 +61,10 @@ def claimed(out: Path, key: str, *, overwrite: bool = False) -> Iterator[Path]:
         except WorldlineError:
             _leave_nothing(out, created)
             raise
+        except OSError as error:
+            if error.errno not in _DISK_REFUSES:
+                raise
+            raise cannot_write(out, error) from error
 
 
 def publish(out: Path, pieces: list[str], record: Mapping[str, Any], *, keep_stages: bool = False) -> None:

@@ -147,7 +147,7 @@ def reconstruct_into(
 
 def default_output(source: Path) -> Path:
     """The output folder when none is named: in the current directory, after the input."""
-    path = source.resolve()
+    path = Path(os.path.abspath(source))  # a link keeps its own name, also where it leads nowhere
     return Path(f"{path.name if path.is_dir() else path.stem}_worldline")
 
 
@@ -202,6 +202,11 @@ def known_camera(request: Request, video: Video) -> Camera | None:
         original = Camera.from_fov_deg(request.fov_deg, *video.original_size)
     else:
         return None
+    if not 1 < original.fov_deg < 179:
+        raise InputError(
+            f"a focal length of {request.focal_px:g} px would be a field of view of {original.fov_deg:.3g} degrees in "
+            f"images {video.original_size[0]} pixels wide; give it in pixels of the original image."
+        )
     scale = np.diag(video.original_from_stored)[:2]
     focal, centre = original.intrinsics[:2], original.intrinsics[2:]
     return Camera(
