@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 
+from worldline.cli.memory import keep_freed_memory
 from worldline.engines import uni4d
 from worldline.geometry import pixels
 from worldline.geometry.camera import Camera
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("case", type=Path)
     parser.add_argument("--corrupt", choices=["mask_miss", "mask_drop", "depth_jump", "track_slide"])
     arguments = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     make, metrics = beside(arguments.case, "make_cases.py"), beside(arguments.case, "metrics.py")

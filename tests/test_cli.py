@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -342,3 +343,9 @@ def test_the_real_pipeline_killed_in_the_middle_ends_with_the_same_bits(tmp_path
         assert np.array_equal(getattr(whole, name)[:], getattr(cut, name)[:]), name
     assert whole.tracks is None or np.array_equal(whole.tracks.points_world, cut.tracks.points_world, equal_nan=True)
     assert np.array_equal(whole.camera.intrinsics, cut.camera.intrinsics)
+
+
+def test_freed_memory_is_kept_where_the_c_library_can_do_it():
+    code = "from worldline.cli.memory import keep_freed_memory; print(keep_freed_memory())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert said == str(sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc")

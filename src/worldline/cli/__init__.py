@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from worldline import __version__
+from worldline.cli.memory import keep_freed_memory
 from worldline.cli.threads import settle_threads
 from worldline.errors import WorldlineError
 
@@ -47,6 +48,7 @@ def _run_verb(verb: str, args: list[str]) -> int:
     import tyro
 
     settle_threads(os.environ)
+    keep_freed_memory()
     run = import_module(f"worldline.cli.{verb}").run
     tyro.cli(run, prog=f"worldline {verb}", args=args, config=(tyro.conf.FlagCreatePairsOff,))
     return 0

@@ -15,9 +15,12 @@ from torch import Tensor
 
 from worldline.solve import bundle, terms
 from worldline.solve.bundle import BundleResult, DepthSamples
-from worldline.solve.problem import Stop
+from worldline.solve.problem import Stop, Term
 from worldline.solve.robust import GemanMcClure
 from worldline.solve.terms import PixelSamples
+
+STANDING = 1e-4
+"""Camera centres closer together than this are one centre."""
 
 SHARED_ERROR = 2.0
 """How much less the depth cue of one track says than its sigma claims, because neighbouring tracks share its error."""
@@ -118,7 +121,12 @@ class Bundled:
 def bundle_cameras(
     tracks: Tracks, query_frame: np.ndarray, start: Cameras, settings: Bundling, *, focal_sigma: float
 ) -> Bundled:
-    """Coarse solve, structure for the subset, fine solve, drop the misfits, last solve; kept only if better."""
+    """Coarse solve, structure for the subset, fine solve, drop the misfits, last solve; kept only if better.
+
+    Cameras that start at one and the same centre (they only turn, or stand) keep it: translations fitted where
+    there is no parallax would follow the noise of the tracks.
+    """
+    extra = [hold_centres(start.world_from_cam)] if one_centre(start.world_from_cam) else []
     width = float(start.intrinsics[2]) * 2
     chosen = spread(tracks, query_frame, settings.cell * width, settings.tracks + settings.held_out)
     few = len(chosen) < 4 * settings.held_out
@@ -137,7 +145,7 @@ def bundle_cameras(
         return bundle.adjust(
             samples, cameras.world_from_cam, cameras.intrinsics, points, focal_sigma=focal_sigma,
             focal_prior=focal_start, depth=depth, log_depth_scale=cameras.log_depth_scale,
-            loss=GemanMcClure(loss), stop=stop,
+            loss=GemanMcClure(loss), stop=stop, extra=extra,
         )  # fmt: skip
 
     first = solve(coarse, start, cast(tracks, coarse, start), 20.0, Stop(settings.coarse_steps, 1e-3), 1.0)
@@ -159,13 +167,26 @@ def bundle_cameras(
     outcome: dict[str, float | str | int] = {
         "tracks": int(keep.sum()), "dropped": int((~keep).sum()), "reason": last.solution.reason,
         "steps": first.solution.steps + fine.solution.steps + last.solution.steps,
-        "noise": round(noise, 3), "held_out_px_before": round(before, 3), "held_out_px_after": round(after, 3),
+        "centres": "held" if extra else "free", "noise": round(noise, 3),
+        "held_out_px_before": round(before, 3), "held_out_px_after": round(after, 3),
     }  # fmt: skip
     if len(held) and not after <= before:
         outcome["kept"] = "start"
         return Bundled(start, chosen, chosen[:0], noise, outcome)
     outcome["kept"] = "result"
     return Bundled(cameras, chosen[keep], chosen[~keep], noise, outcome)
+
+
+def one_centre(world_from_cam: Float[Tensor, "t 4 4"]) -> bool:
+    """Whether all cameras are in one place (distances in units of the scene, whose depth is of order one)."""
+    centres = world_from_cam[:, :3, 3]
+    return bool((centres - centres[0]).norm(dim=-1).max() < STANDING)
+
+
+def hold_centres(world_from_cam: Float[Tensor, "t 4 4"]) -> Term:
+    """Keeps every camera where it is, free to turn."""
+    every = torch.arange(len(world_from_cam), device=world_from_cam.device)
+    return terms.motion_prior(world_from_cam, every, 0.1 * STANDING, 10.0)
 
 
 def structure(
