@@ -100,7 +100,7 @@ def test_every_verb_has_its_file_and_its_help(capsys, verb):
 
 def test_the_files_of_the_command_line_are_its_verbs():
     folder = Path(sys.modules["worldline.cli"].__file__).parent
-    assert {p.stem for p in folder.glob("*.py")} - {"__init__", "progress", "threads"} == set(VERBS)
+    assert {p.stem for p in folder.glob("*.py") if "\ndef run(" in p.read_text()} == set(VERBS)
 
 
 def test_help_is_instant():

@@ -191,6 +191,7 @@ def test_20_masks_are_zero_where_static_and_count_objects():
     assert small_scene().moving.dtype == np.uint8
 
 
+@pytest.mark.usefixtures("production")
 def test_21_tracks_are_frame_first_with_nan_where_nothing_is_claimed():
     points = np.zeros((3, 5, 3), np.float32)
     points[1, 2] = np.nan
@@ -213,6 +214,7 @@ def test_23_angles_are_radians_unless_named_in_degrees():
     assert Camera.from_fov_deg(90, 80, 60).focal == pytest.approx(40)
 
 
+@pytest.mark.usefixtures("production")
 def test_24_time_is_seconds_and_rises():
     frames = np.zeros((3, 4, 5, 3), np.uint8)
     assert Video(frames, [0, 0.04, 0.5]).times_s.dtype == np.float64
@@ -221,6 +223,7 @@ def test_24_time_is_seconds_and_rises():
             Video(frames, stamps)
 
 
+@pytest.mark.usefixtures("production")
 def test_25_images_are_uint8_rgb():
     frames = np.zeros((1, 1, 3, 3), np.uint8)
     frames[0, 0] = 255 * np.eye(3)
@@ -232,8 +235,8 @@ def test_25_images_are_uint8_rgb():
 
 def test_26_original_from_stored_maps_uv_of_the_stored_image():
     frames = np.zeros((1, 4, 8, 3), np.uint8)
-    assert np.array_equal(Video(frames, [0.0]).original_from_stored, np.eye(3))
-    half = Video(frames, [0.0], original_from_stored=np.diag([2.0, 2, 1]), original_size=(16, 8))
+    assert np.array_equal(Video(frames, np.zeros(1)).original_from_stored, np.eye(3))
+    half = Video(frames, np.zeros(1), original_from_stored=np.diag([2.0, 2, 1]), original_size=(16, 8))
     corner = half.original_from_stored @ [half.width, half.height, 1]
     assert tuple(corner[:2]) == half.original_size
 

@@ -139,6 +139,7 @@ def test_a_constant_prediction_takes_a_scale_only():
     assert found.shift[0] == 0 and found.scale[0] == pytest.approx(truth.mean() / 2, rel=1e-5)
 
 
+@pytest.mark.usefixtures("production")
 def test_no_common_pixel_and_unknown_names_are_refused():
     truth, where, _ = clip(6)
     with pytest.raises(InputError, match="no pixel"):

@@ -53,6 +53,7 @@ def test_the_ends_of_a_clip_can_be_left_out():
     assert np.isnan(mean_over_frames(values[:2], skip_ends=True))
 
 
+@pytest.mark.usefixtures("production")
 def test_masks_of_different_sizes_are_refused():
     with pytest.raises(InputError, match="resize"):
         region_similarity(blob(), blob(height=41))

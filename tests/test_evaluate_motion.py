@@ -115,6 +115,7 @@ def test_hand_computed_scene_flow():
     assert scores.epe_m == pytest.approx(0.37 / 4) and (scores.inlier, scores.outlier) == (0.5, 0.25)
 
 
+@pytest.mark.usefixtures("production")
 def test_tracks_that_do_not_belong_together_are_refused():
     truth, visible, _ = tracks(2)
     with pytest.raises(InputError, match="match them"):

@@ -156,6 +156,7 @@ def test_a_pose_that_is_not_rigid_is_named(spoil):
         path_scores(path, random_path(2))
 
 
+@pytest.mark.usefixtures("production")
 def test_unequal_counts_and_empty_paths_are_refused():
     with pytest.raises(InputError, match="pair them"):
         path_scores(random_path(1, 4), random_path(2, 5))

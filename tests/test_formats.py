@@ -106,9 +106,12 @@ def test_existing_output_is_kept_unless_asked(scene: Scene, tmp_path: Path, name
     target = export(scene, tmp_path / ONE_OF_EACH[name], format=name)
     before = written(target)
     other = replace(
-        scene, depth_z=scene.depth_z * 0.9, times_s=scene.times_s + 1, static_points=scene.points_world(0)[3]
+        scene,
+        depth_z=scene.depth_z * 0.9,
+        times_s=scene.times_s + 1,
+        static_points=scene.points_world(0)[3],
+        static_colour=np.zeros((W, 3), np.uint8),
     )
-    other = replace(other, static_colour=np.zeros((W, 3), np.uint8))
     with pytest.raises(OutputError, match="already exists"):
         export(other, target, format=name)
     assert written(target) == before

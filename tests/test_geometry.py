@@ -267,7 +267,7 @@ def test_distortion_agrees_with_opencv():
 
 
 def test_a_resized_camera_sees_the_same_rays():
-    cam = Camera([500.0, 510, 300, 250], 640, 480)
+    cam = Camera.from_focal(500.0, 640, 480)
     small = cam.resized(160, 96)
     uv = torch.tensor([100.0, 200], dtype=torch.float64)
     scaled = uv * torch.tensor([160 / 640, 96 / 480], dtype=torch.float64)
@@ -275,6 +275,7 @@ def test_a_resized_camera_sees_the_same_rays():
 
 
 @pytest.mark.parametrize("bad", [[1, 2, 3], [-1, 1, 0, 0], [1, math.nan, 0, 0], [[[1, 1, 0, 0]]]])
+@pytest.mark.usefixtures("production")
 def test_intrinsics_that_are_none_are_refused(bad):
     with pytest.raises(InputError):
         Camera(bad, 10, 10)

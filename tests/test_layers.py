@@ -9,8 +9,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 import worldline
+from worldline.geometry.camera import rays_z1
 
 ROOT = Path(__file__).parents[1] / "src" / "worldline"
 LAYERS = {
@@ -109,3 +111,9 @@ def test_an_unknown_public_name_is_an_attribute_error():
 def test_every_module_can_be_imported_alone(path: Path):
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
     assert import_module(".".join(p for p in parts if p != "__init__"))
+
+
+def test_shapes_in_signatures_are_checked_in_these_tests():
+    uv = torch.zeros(7, 2)
+    with pytest.raises(TypeError, match="rays_z1"):
+        rays_z1(uv, torch.zeros(3))

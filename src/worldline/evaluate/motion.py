@@ -171,5 +171,5 @@ def _share(holds: np.ndarray, among: np.ndarray) -> float:
     return _ratio((holds & among).sum(), among.sum())
 
 
-def _ratio(part: np.ndarray | int, whole: np.ndarray | int) -> float:
+def _ratio(part: np.integer | int, whole: np.integer | int) -> float:
     return float(part / whole) if whole else float("nan")

@@ -140,10 +140,11 @@ def _camera_part(scene: Scene, truth: Scene, pairs: FramePairs) -> _Part:
 
 def _map_part(scene: Scene, truth: Scene, pairs: FramePairs, rules: Protocol) -> _Part:
     size = scene.height, scene.width
-    true_z = np.stack([nearest_frame(_known_depth(truth, g), *size) for g in pairs.truth])
-    true_moving = np.stack([nearest_frame(np.asarray(truth.moving[g]), *size) for g in pairs.truth])
-    depth_z = np.stack([_known_depth(scene, f) for f in pairs.estimate])
-    similarity = masks.region_similarity(np.stack([np.asarray(scene.moving[f]) for f in pairs.estimate]), true_moving)
+    frames, true_frames = pairs.estimate.tolist(), pairs.truth.tolist()
+    true_z = np.stack([nearest_frame(_known_depth(truth, g), *size) for g in true_frames])
+    true_moving = np.stack([nearest_frame(np.asarray(truth.moving[g]), *size) for g in true_frames])
+    depth_z = np.stack([_known_depth(scene, f) for f in frames])
+    similarity = masks.region_similarity(np.stack([np.asarray(scene.moving[f]) for f in frames]), true_moving)
     metrics = {"mask_j": masks.mean_over_frames(similarity, skip_ends=rules.mask_skip_ends)}
     where = depth.regions(true_moving)
     fit_on = where[rules.depth_fit_on]

@@ -81,20 +81,20 @@ class Camera:
         return replace(self, intrinsics=self.intrinsics * s, width=width, height=height)
 
 
-def project(points_cam: Float[Tensor, "*b 3"], intrinsics: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 2"]:
+def project(points_cam: Float[Tensor, "*#b 3"], intrinsics: Float[Tensor, "*#b 4"]) -> Float[Tensor, "*#b 2"]:
     """uv of camera-frame points. The caller checks z > 0; points behind the camera give mirrored values."""
     xy = points_cam[..., :2] / points_cam[..., 2:]
     return xy * intrinsics[..., :2] + intrinsics[..., 2:]
 
 
 def unproject(
-    uv: Float[Tensor, "*b 2"], depth_z: Float[Tensor, "*b"], intrinsics: Float[Tensor, "*b 4"]
-) -> Float[Tensor, "*b 3"]:
+    uv: Float[Tensor, "*#b 2"], depth_z: Float[Tensor, "*#b"], intrinsics: Float[Tensor, "*#b 4"]
+) -> Float[Tensor, "*#b 3"]:
     """Camera-frame points at depth_z (along the optical axis, not along the ray)."""
     return rays_z1(uv, intrinsics) * depth_z[..., None]
 
 
-def rays_z1(uv: Float[Tensor, "*b 2"], intrinsics: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3"]:
+def rays_z1(uv: Float[Tensor, "*#b 2"], intrinsics: Float[Tensor, "*#b 4"]) -> Float[Tensor, "*#b 3"]:
     """Directions through uv with z = 1, so that `ray * depth_z` is the point."""
     xy = (uv - intrinsics[..., 2:]) / intrinsics[..., :2]
     return torch.cat([xy, torch.ones_like(xy[..., :1])], -1)

@@ -39,7 +39,7 @@ def written_whole(target: Path, *, overwrite: bool = False, marker: str | None =
 def write_whole(target: Path, content: bytes | str, *, overwrite: bool = False) -> Path:
     """Write a file of these bytes, or of this text in UTF-8, as `written_whole` does; returns the target."""
     with written_whole(target, overwrite=overwrite) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
     return target
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from worldline.geometry.camera import Camera
 
@@ -21,7 +21,7 @@ class Fragment:
         world_from_cam: (V, 4, 4); scale: metres per unit, when the network is metric.
     """
 
-    frames: Int[np.ndarray, "v"]
+    frames: Integer[np.ndarray, "v"]
     points: Float[np.ndarray, "v h w 3"] | None = None
     points_sigma: Float[np.ndarray, "v h w"] | None = None
     disparity: Float[np.ndarray, "v h w"] | None = None

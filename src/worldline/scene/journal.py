@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from zipfile import BadZipFile
 
 import numpy as np
@@ -27,6 +27,7 @@ from worldline.scene.atomic import written_whole
 Arrays = dict[str, np.ndarray]
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What long work reports to: the command line draws a bar, a library user passes nothing."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 
 from worldline.errors import InputError
+from worldline.scene.lazy import LazyArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +28,8 @@ class WorldTracks:
     sigma: Float[np.ndarray, "t n"]
     colour: UInt8[np.ndarray, "n 3"]
     moving: Bool[np.ndarray, "n"]
-    query_frame: Int[np.ndarray, "n"]
-    observed: Int[np.ndarray, "n"] | None = None
+    query_frame: Integer[np.ndarray, "n"]
+    observed: Integer[np.ndarray, "n"] | None = None
 
     def __post_init__(self) -> None:
         if self.observed is None:
@@ -50,5 +51,5 @@ class Flow:
     """
 
     reference: int
-    displacement: Float[np.ndarray, "t h w 3"]
-    valid: Bool[np.ndarray, "t h w"]
+    displacement: Float[LazyArray, "t h w 3"]
+    valid: Bool[LazyArray, "t h w"]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
 from worldline.errors import InputError, MissingObservation
 from worldline.geometry.camera import Camera
@@ -59,7 +59,7 @@ class PixelTracks:
     uv: Float[np.ndarray, "t n 2"]
     visible: Bool[np.ndarray, "t n"]
     sigma_px: Float[np.ndarray, "t n"]
-    query_frame: Int[np.ndarray, "n"]
+    query_frame: Integer[np.ndarray, "n"]
     source: Source
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class MovingMasks:
         probability: (T, h, w) float32 in [0, 1] that the pixel moves; None means certain.
     """
 
-    ids: Int[np.ndarray, "t h w"]
+    ids: Integer[np.ndarray, "t h w"]
     source: Source
     probability: Float[np.ndarray, "t h w"] | None = None
 

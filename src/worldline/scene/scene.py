@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 
 from worldline.errors import InputError
 from worldline.geometry import depth as depth_geometry
 from worldline.geometry.camera import Camera
+from worldline.scene.lazy import LazyArray
 from worldline.scene.motion import Flow, WorldTracks
 
 
@@ -45,11 +46,11 @@ class Scene:
     times_s: Float[np.ndarray, "t"]
     camera: Camera
     world_from_cam: Float[np.ndarray, "t 4 4"]
-    depth_z: Float[np.ndarray, "t h w"]
-    depth_sigma: Float[np.ndarray, "t h w"]
-    valid: Bool[np.ndarray, "t h w"]
-    moving: Int[np.ndarray, "t h w"]
-    image: UInt8[np.ndarray, "t h w 3"] | None = None
+    depth_z: Float[LazyArray, "t h w"]
+    depth_sigma: Float[LazyArray, "t h w"]
+    valid: Bool[LazyArray, "t h w"]
+    moving: Integer[LazyArray, "t h w"]
+    image: UInt8[LazyArray, "t h w 3"] | None = None
     tracks: WorldTracks | None = None
     flow: Flow | None = None
     static_points: Float[np.ndarray, "m 3"] | None = None

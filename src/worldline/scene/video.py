@@ -19,7 +19,7 @@ class Video:
     Attributes:
         frames: (T, H, W, 3) uint8 RGB; anything that indexes like an array (numpy, memmap), so long clips stay on disk.
         times_s: (T,) seconds, strictly increasing, as in the file (variable rate kept).
-        name: for people; the stem of the file or folder.
+        name: for people; the stem of the file or folder, with `_` for what cannot be printed on one line.
         original_from_stored: (3, 3) maps stored uv (pixel centres at +0.5) to uv of the upright original image.
         original_size: (width, height) of the upright original image.
         facts: what the reader found out (codec, rotation, frames lost, focal_px of the stored image...).
@@ -44,6 +44,7 @@ class Video:
         if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
             raise InputError("time stamps must be finite and strictly increasing; sort the frames or drop repeats.")
         object.__setattr__(self, "times_s", times)
+        object.__setattr__(self, "name", "".join(c if c.isprintable() else "_" for c in self.name))
         if self.original_from_stored is None:
             object.__setattr__(self, "original_from_stored", np.eye(3))
         if self.original_size is None:
