@@ -102,6 +102,14 @@ def test_chained_flow_adds_up_and_ends_at_the_border() -> None:
     assert np.isinf(seen.sigma_px[1, :, 20:]).all() and np.isfinite(seen.sigma_px[1, 1:-1, 1:15]).all()
 
 
+@pytest.mark.parametrize(("frames", "seen"), [(2, (1,)), (3, (1,)), (6, (4,))])
+def test_in_a_clip_shorter_than_the_offsets_the_neighbours_are_followed(frames: int, seen: tuple[int, ...]) -> None:
+    v, u = np.mgrid[:20, :30] + 0.5
+    still = np.zeros((2, frames - 1, 20, 30, 3), dtype=np.float16)
+    chain = FlowChain(np.stack([u, v], -1).astype(np.float32), (20, 30), still)
+    assert chain.follow(0, (-4, 4)).frames == seen
+
+
 def test_the_bilateral_solver_fills_up_to_an_edge() -> None:
     image = np.zeros((40, 60, 3), dtype=np.uint8)
     image[:, 30:] = 200

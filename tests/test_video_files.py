@@ -17,6 +17,7 @@ from PIL import ExifTags, Image
 
 from worldline.errors import FormatError, InputError, OutputError
 from worldline.io import image_folders
+from worldline.io.focal_length import focal_px_from_exif
 from worldline.io.frame_store import DiskFrames
 from worldline.io.selection import Selection, increasing
 from worldline.io.video_files import read_video, video_key, write_video
@@ -314,6 +315,12 @@ def test_options_that_leave_nothing_are_refused(plain: Path) -> None:
             read_video(plain, **options)
 
 
+def test_a_name_that_cannot_be_printed_on_one_line_is_made_so(plain: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "two\nlines\udcff.mp4"
+    odd.write_bytes(plain.read_bytes())
+    assert read_video(odd, max_frames=2).name == "two_lines_"
+
+
 def test_frames_on_disk_are_the_frames_in_memory_and_are_used_again(plain: Path, tmp_path: Path) -> None:
     held = read_video(plain, every=2)
     first = read_video(plain, every=2, cache=tmp_path)
@@ -425,8 +432,8 @@ def test_focal_length_from_the_density_of_the_focal_plane() -> None:
     tags[ExifTags.Base.FocalPlaneXResolution] = 4000.0
     tags[ExifTags.Base.FocalPlaneResolutionUnit] = 3
     tags[ExifTags.Base.ExifImageWidth], tags[ExifTags.Base.ExifImageHeight] = 6000, 4000
-    assert image_folders.focal_px_from_exif(exif, 3000, 2000) == pytest.approx(50 * 400 / 2)
-    assert image_folders.focal_px_from_exif(Image.Exif(), 3000, 2000) is None
+    assert focal_px_from_exif(exif, 3000, 2000) == pytest.approx(50 * 400 / 2)
+    assert focal_px_from_exif(Image.Exif(), 3000, 2000) is None
 
 
 def test_depth_beside_colour_is_left_out(tmp_path: Path) -> None:

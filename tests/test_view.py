@@ -151,6 +151,11 @@ def test_a_still_scene_of_one_frame_can_be_shown(scene, tmp_path):
     assert len(stills(one, tmp_path / "stills")) == 4
 
 
+def test_stills_of_a_very_tall_scene_stay_small(tmp_path):
+    sizes = [Image.open(path).size for path in stills(room(2, width=16, height=320), tmp_path / "stills")]
+    assert max(max(size) for size in sizes) <= 2500
+
+
 # --- the page
 
 

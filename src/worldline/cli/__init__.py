@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from worldline import __version__
 from worldline.cli.memory import keep_freed_memory
@@ -33,6 +34,8 @@ Camera path, depth, moving masks and 3D tracks from a video of a moving world.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; 0: done, 1: a bug in worldline, 2: the user can mend it, 130: interrupted."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, TextIOWrapper):  # a file name may hold what the terminal's encoding has no sign for
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not args or args[0] in ("-h", "--help"):
         print(_USAGE + "\n" + "\n".join(f"  {verb:<13}{line}" for verb, line in VERBS.items()))
         return 0 if args else 2

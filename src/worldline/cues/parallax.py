@@ -102,8 +102,12 @@ class FlowChain:
         return self.steps[0, frame] if way > 0 else self.steps[1, frame - 1]
 
     def follow(self, frame: int, offsets: Sequence[int]) -> Sightings:
-        """The grid of one frame in the frames at `offsets` that exist, in the order of `offsets`."""
+        """The grid of one frame in the frames at `offsets` that exist, in the order of `offsets`.
+
+        In a clip so short that none of them exists, the neighbours are followed instead.
+        """
         wanted = [o for o in offsets if 0 <= frame + o < len(self)]
+        wanted = wanted or [o for o in (-1, 1) if 0 <= frame + o < len(self)]
         found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for way in (1, -1):
             uv, variance = self.grid_uv, np.zeros(self.grid_uv.shape[:2], dtype=np.float32)

@@ -148,7 +148,7 @@ def reconstruct_into(
 def default_output(source: Path) -> Path:
     """The output folder when none is named: in the current directory, after the input."""
     path = Path(os.path.abspath(source))  # a link keeps its own name, also where it leads nowhere
-    return Path(f"{path.name if path.is_dir() else path.stem}_worldline")
+    return Path(f"{path.name if os.path.isdir(path) else path.stem}_worldline")
 
 
 def _check(request: Request) -> None:

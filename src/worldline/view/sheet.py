@@ -24,9 +24,11 @@ def sheet(scene: Scene, *, rows: int = 4, cell_width: int = 360) -> UInt8[np.nda
     """Columns image, depth, moving, uncertainty; one row for each of `rows` frames spread over the clip.
 
     Depth has one colour scale for all rows (2nd to 98th percentile, linear in inverse depth), and so has sigma.
+    Cells are `cell_width` pixels wide, narrower where they would be more than half again as high.
     """
     frames = np.unique(np.linspace(0, len(scene) - 1, min(rows, len(scene))).round().astype(int))
-    size = (cell_width, max(1, round(cell_width * scene.height / scene.width)))
+    scale = cell_width * min(1 / scene.width, 1.5 / scene.height)
+    size = (max(1, round(scale * scene.width)), max(1, round(scale * scene.height)))
     near, far = _depth_range(scene, frames)
     doubt = _doubt(scene, frames)
     cells = [_cells(scene, int(t), size, (near, far), doubt) for t in frames]

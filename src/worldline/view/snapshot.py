@@ -89,7 +89,7 @@ def stills(scene: Scene, folder: str | Path, *, overwrite: bool = False) -> list
         OutputError: one of them exists (and `overwrite` is off), or cannot be written.
     """
     target, moment, size = Path(folder), len(scene) // 2, (1200, 750)
-    as_filmed = (1200, round(1200 * scene.height / scene.width))
+    as_filmed = _within(1200, 1200, scene)
     names = ("overview.png", "top.png", "camera.png", "sheet.png")
     for name in names:
         check_free(target / name, overwrite=overwrite)
@@ -104,6 +104,12 @@ def stills(scene: Scene, folder: str | Path, *, overwrite: bool = False) -> list
         write_whole(target / name, _png(drawn), overwrite=overwrite)
         for name, drawn in zip(names, pictures, strict=True)
     ]
+
+
+def _within(width: int, height: int, scene: Scene) -> tuple[int, int]:
+    """The largest size of the scene's shape in a frame of `width` x `height` pixels; no side is nothing."""
+    scale = min(width / scene.width, height / scene.height)
+    return max(16, round(scene.width * scale)), max(16, round(scene.height * scale))
 
 
 def picture(layers: Layers, frame: int, view: ViewName, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
