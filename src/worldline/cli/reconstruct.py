@@ -66,9 +66,8 @@ def run(
             keep_stages=keep_stages,
             progress=progress,
         )
-    print(
-        json.dumps({"out": str(finished.out), "found": finished.found, **finished.record}, indent=1)
-    ) if as_json else (print(summary(finished)))
+    record = {"out": str(finished.out), "found": finished.found, **finished.record}
+    print(json.dumps(record, indent=1) if as_json else summary(finished))
 
 
 def summary(finished: Finished) -> str:

@@ -118,8 +118,8 @@ def at_times(
     after = np.clip(np.searchsorted(times_s, wanted_s), 1, None)
     before = after - 1
     share = (wanted_s - times_s[before]) / (times_s[after] - times_s[before])
-    poses = torch.from_numpy(np.ascontiguousarray(world_from_cam, dtype=np.float64))
-    return se3.interpolate(poses[before], poses[after], torch.from_numpy(share)).numpy()
+    motions = torch.from_numpy(np.ascontiguousarray(world_from_cam, dtype=np.float64))
+    return se3.interpolate(motions[before], motions[after], torch.from_numpy(share)).numpy()
 
 
 def checked(world_from_cam: Float[np.ndarray, "t 4 4"], what: str = "the path") -> None:
@@ -139,8 +139,8 @@ def checked(world_from_cam: Float[np.ndarray, "t 4 4"], what: str = "the path") 
 
 
 def _steps(world_from_cam: np.ndarray, delta: int) -> torch.Tensor:
-    poses = torch.from_numpy(np.ascontiguousarray(world_from_cam, dtype=np.float64))
-    return se3.inverse(poses[:-delta]) @ poses[delta:]
+    motions = torch.from_numpy(np.ascontiguousarray(world_from_cam, dtype=np.float64))
+    return se3.inverse(motions[:-delta]) @ motions[delta:]
 
 
 def _nearest(times_s: np.ndarray, others_s: np.ndarray) -> np.ndarray:

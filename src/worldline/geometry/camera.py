@@ -72,13 +72,18 @@ class Camera:
 
     def matrix(self, frame: int = 0) -> Float[np.ndarray, "3 3"]:
         """K of one frame."""
-        fx, fy, cx, cy = self.at(frame)
-        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+        return calibration(self.at(frame))
 
     def resized(self, width: int, height: int) -> Camera:
         """The same camera for an image resized to width x height (a pure scale in our pixel convention)."""
         s = np.array([width / self.width, height / self.height] * 2)
         return replace(self, intrinsics=self.intrinsics * s, width=width, height=height)
+
+
+def calibration(intrinsics: Float[np.ndarray, "4"]) -> Float[np.ndarray, "3 3"]:
+    """K of fx, fy, cx, cy (pixels)."""
+    fx, fy, cx, cy = intrinsics
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
 
 
 def project(points_cam: Float[Tensor, "*#b 3"], intrinsics: Float[Tensor, "*#b 4"]) -> Float[Tensor, "*#b 2"]:

@@ -20,13 +20,13 @@ from av.video.stream import VideoStream
 from jaxtyping import Int, UInt8
 
 from worldline.errors import FormatError, InputError, OutputError
+from worldline.io.focal_length import focal_px_from_equivalent
 from worldline.io.frame_store import FrameStore
 from worldline.io.selection import Selection, increasing, original_from_stored
 from worldline.scene.atomic import written_whole
 from worldline.scene.journal import Progress
 from worldline.scene.video import Video
 
-_FILM_DIAGONAL_MM = float(np.hypot(36.0, 24.0))
 _FOCAL_TAG = "focal_length.35mm_equivalent"  # as phones write it: com.apple.quicktime.camera.focal_length...
 _TRANSFER = {1: "BT.709", 6: "BT.601", 13: "sRGB", 14: "BT.2020", 15: "BT.2020", 16: "PQ", 18: "HLG"}  # ITU-T H.273
 _BT709 = 1
@@ -275,7 +275,7 @@ def _first_look(
     }
     equivalent_mm = _focal_equivalent_mm(container, stream)
     if equivalent_mm:
-        facts["focal_px"] = equivalent_mm / _FILM_DIAGONAL_MM * float(np.hypot(*stored))
+        facts["focal_px"] = focal_px_from_equivalent(equivalent_mm, *stored)
     notes = []
     if aspect != 1:
         notes.append(f"the pixels of the file are not square ({aspect:.3f} wide); the frames were made square.")

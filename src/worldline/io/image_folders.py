@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image, ImageOps
 
 from worldline.errors import FormatError, InputError
+from worldline.io.focal_length import focal_px_from_exif
 from worldline.io.frame_store import FrameStore
 from worldline.io.selection import Selection, increasing, original_from_stored
 from worldline.scene.journal import Progress
@@ -28,7 +29,6 @@ _NOT_COLOUR = re.compile(
     r"(^|[._-])(depth|disp|disparity|mask|masks|seg|label|labels|normal|normals|flow|semantic|alpha|conf)([._-]|\d|$)",
     re.IGNORECASE,
 )
-_FILM_DIAGONAL_MM = float(np.hypot(36.0, 24.0))
 
 
 @dataclass(frozen=True)
@@ -186,34 +186,6 @@ def _header(file: Path) -> tuple[tuple[int, int], float | None]:
     focal_px = focal_px_from_exif(exif, width, height)
     turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height), focal_px
-
-
-def focal_px_from_exif(exif: Image.Exif, width: int, height: int) -> float | None:
-    """Focal length in pixels of an image of this size, or None where EXIF does not tell.
-
-    The 35 mm equivalent is taken over the diagonal (CIPA DCG-001); without one, the focal length in millimetres
-    times the pixel density of the focal plane (Exif 2.32, tags 0x920A, 0xA20E, 0xA210).
-    """
-    tags = exif.get_ifd(ExifTags.IFD.Exif)
-    equivalent_mm = _positive(tags.get(ExifTags.Base.FocalLengthIn35mmFilm))
-    if equivalent_mm:
-        return equivalent_mm * float(np.hypot(width, height)) / _FILM_DIAGONAL_MM
-    focal_mm = _positive(tags.get(ExifTags.Base.FocalLength))
-    density = _positive(tags.get(ExifTags.Base.FocalPlaneXResolution))
-    unit_mm = {2: 25.4, 3: 10.0, 4: 1.0}.get(tags.get(ExifTags.Base.FocalPlaneResolutionUnit, 2))
-    if not (focal_mm and density and unit_mm):
-        return None
-    taken = [_positive(tags.get(tag)) for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)]
-    resized = max(width, height) / max(taken[0], taken[1]) if taken[0] and taken[1] else 1.0
-    return focal_mm * density / unit_mm * resized
-
-
-def _positive(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    return number if np.isfinite(number) and number > 0 else None
 
 
 def _read_image(file: Path) -> tuple[UInt8[np.ndarray, "h w 3"], str]:

@@ -38,11 +38,6 @@ class Selection:
         if self.start_s is not None and self.end_s is not None and self.end_s <= self.start_s:
             raise InputError(f"the end ({self.end_s} s) must come after the start ({self.start_s} s); swap them.")
 
-    @property
-    def whole(self) -> bool:
-        """Whether the clip is read from its first frame to its last."""
-        return self.start_s is None and self.end_s is None and self.max_frames is None
-
     def is_before(self, time_s: float) -> bool:
         """Whether a frame at `time_s` comes too early."""
         return self.start_s is not None and time_s < self.start_s - _ROUNDING_S

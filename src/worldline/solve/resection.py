@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldline.geometry import pixels, se3
+from worldline.geometry.camera import calibration
 
 MIN_INLIERS = 12
 
@@ -23,9 +24,7 @@ def resect(
     """World-from-camera of one frame by RANSAC (OpenCV, SQPnP); None where too few points agree."""
     if len(points_world) < MIN_INLIERS:
         return None
-    fx, fy, cx, cy = intrinsics
-    k = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-    k[:2, 2] = pixels.to_integer_centres(k[:2, 2])
+    k = calibration(np.concatenate([intrinsics[:2], pixels.to_integer_centres(intrinsics[2:])]))
     found, rotation, translation, inliers = cv2.solvePnPRansac(
         points_world, pixels.to_integer_centres(uv), k, None,
         iterationsCount=300, reprojectionError=threshold_px, confidence=0.9999, flags=cv2.SOLVEPNP_SQPNP,

@@ -82,7 +82,7 @@ def reprojection_of_points(
     samples: PixelSamples, world_from_cam: Float[Tensor, "t 4 4"], intrinsics: Float[Tensor, "4"], loss: Loss
 ) -> Term:
     """`reprojection` where only the points are unknown: the cameras are looked up once, not at every step."""
-    motion = world_from_cam.flatten(1).T.contiguous().index_select(1, samples.frame).unflatten(0, (4, 4))
+    motion = _motions(samples, world_from_cam)
     rotation, centre = motion[:3, :3], motion[:3, 3]
     weight = 1 / samples.sigma_px
     scale, offset = intrinsics[:2, None] * weight, (intrinsics[2:] - samples.uv).T * weight
@@ -107,7 +107,7 @@ def log_depth_of_points(
     samples: PixelSamples, world_from_cam: Float[Tensor, "t 4 4"], log_depth: Tensor, sigma: Tensor, loss: Loss
 ) -> Term:
     """`log_depth` where only the points are unknown; `log_depth` (M,) already holds the frame's scale."""
-    motion = world_from_cam.flatten(1).T.contiguous().index_select(1, samples.frame).unflatten(0, (4, 4))
+    motion = _motions(samples, world_from_cam)
     forward, weight = motion[:3, 2], 1 / sigma
     offset = (forward * motion[:3, 3]).sum(0)
 
@@ -121,6 +121,11 @@ def log_depth_of_points(
         return ((z.log() - log_depth) * weight)[:, None], [block]
 
     return Term("log depth of points", (("points", samples.point),), residual, jacobian, loss)
+
+
+def _motions(samples: PixelSamples, world_from_cam: Tensor) -> Float[Tensor, "4 4 m"]:
+    """The camera of every sighting, components first (see `problem`)."""
+    return world_from_cam.flatten(1).T.contiguous().index_select(1, samples.frame).unflatten(0, (4, 4))
 
 
 def log_depth(

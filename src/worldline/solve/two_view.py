@@ -1,4 +1,7 @@
-"""Two views of a rigid scene: relative motion by a robust essential matrix, and what pairs say about the focal."""
+"""Two views of a rigid scene: relative motion by a robust essential matrix, and how well the matches agree with it.
+
+Source: Barath et al., "MAGSAC++, a fast, reliable and accurate robust estimator", CVPR 2020, as in OpenCV.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 TRUNCATE = 3.0
+"""Standard deviations beyond which a match counts as wrong."""
 
 
 class TwoView(NamedTuple):
@@ -46,7 +50,7 @@ def relative_motion(xy_a: Float[np.ndarray, "n 2"], xy_b: Float[np.ndarray, "n 2
     b_from_a = np.eye(4)
     b_from_a[:3, :3], b_from_a[:3, 3] = rotation, translation[:, 0]
     inlier = kept[:, 0] > 0
-    cost = float(np.minimum(error, TRUNCATE).__pow__(2).mean())
+    cost = float((np.minimum(error, TRUNCATE) ** 2).mean())
     return TwoView(b_from_a, inlier, _parallax_rad(rotation, xy_a[inlier], xy_b[inlier]), cost)
 
 

@@ -172,7 +172,7 @@ def _add_frustum(
     colour: tuple[int, int, int],
     px: float,
 ) -> Any:
-    scene, pose = layers.scene, layers.scene.world_from_cam[frame]
+    scene, world_from_cam = layers.scene, layers.scene.world_from_cam[frame]
     fov = 2 * np.arctan(scene.height / 2 / scene.camera.at(frame)[1])
     return server.scene.add_camera_frustum(
         name,
@@ -182,8 +182,8 @@ def _add_frustum(
         thickness=px,
         thickness_units="screen",
         color=colour,
-        wxyz=_wxyz(pose),
-        position=pose[:3, 3],
+        wxyz=_wxyz(world_from_cam),
+        position=world_from_cam[:3, 3],
     )
 
 
@@ -293,8 +293,8 @@ def _show(server: viser.ViserServer, one: _Shown, frame: int, visible: dict[str,
 
 
 def _move_present(one: _Shown, at: int) -> None:
-    pose = one.layers.scene.world_from_cam[int(one.layers.frames[at])]
-    one.present.wxyz, one.present.position = _wxyz(pose), pose[:3, 3]
+    world_from_cam = one.layers.scene.world_from_cam[int(one.layers.frames[at])]
+    one.present.wxyz, one.present.position = _wxyz(world_from_cam), world_from_cam[:3, 3]
     if one.picture is not None:
         one.picture.image = _picture(one.layers, at)
 
@@ -337,9 +337,9 @@ def _moved(b_from_a: Float[np.ndarray, "4 4"], points_a: Float[np.ndarray, "n 3"
 
 def _stand_in_camera(client: viser.ClientHandle, one: _Shown, slider: Any) -> None:
     index = int(one.layers.frames[min(int(slider.value), len(one.layers.frames) - 1)])
-    scene, pose = one.layers.scene, one.view_from_world @ one.layers.scene.world_from_cam[index]
-    client.camera.position = pose[:3, 3]
-    client.camera.look_at = pose[:3, 3] + one.layers.median_depth * pose[:3, 2]
+    scene, view_from_cam = one.layers.scene, one.view_from_world @ one.layers.scene.world_from_cam[index]
+    client.camera.position = view_from_cam[:3, 3]
+    client.camera.look_at = view_from_cam[:3, 3] + one.layers.median_depth * view_from_cam[:3, 2]
     client.camera.fov = float(2 * np.arctan(scene.height / 2 / scene.camera.at(index)[1]))
 
 

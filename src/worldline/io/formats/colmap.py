@@ -112,8 +112,8 @@ def write_model(folder: Path, model: Model) -> None:
     rigs = [f"{c} 1 CAMERA {c}" for c in range(1, len(cameras) + 1)]
     _write_lines(folder / "rigs.txt", "RIG_ID, NUM_SENSORS, REF_SENSOR_TYPE, REF_SENSOR_ID", rigs)
     frames = [
-        f"{t} {c + 1} {pose} 1 CAMERA {c + 1} {t}"
-        for t, (c, pose) in enumerate(zip(model.camera_of_image, from_world, strict=True), start=1)
+        f"{t} {c + 1} {motion} 1 CAMERA {c + 1} {t}"
+        for t, (c, motion) in enumerate(zip(model.camera_of_image, from_world, strict=True), start=1)
     ]
     _write_lines(folder / "frames.txt", "FRAME_ID, RIG_ID, RIG_FROM_WORLD[QW, QX, QY, QZ, TX, TY, TZ], NUM_DATA_IDS, "
                  "DATA_IDS[] as (SENSOR_TYPE, SENSOR_ID, DATA_ID)", frames)  # fmt: skip
@@ -182,8 +182,8 @@ def _project(
 def _image_lines(model: Model, from_world: list[str]) -> Iterable[str]:
     ends = np.searchsorted(model.observations[:, 0], np.arange(1, len(model.names)))
     uv, points = np.split(model.uv, ends), np.split(model.observations[:, 1], ends)
-    for t, (pose, name) in enumerate(zip(from_world, model.names, strict=True)):
-        yield f"{t + 1} {pose} {model.camera_of_image[t] + 1} {name}"
+    for t, (motion, name) in enumerate(zip(from_world, model.names, strict=True)):
+        yield f"{t + 1} {motion} {model.camera_of_image[t] + 1} {name}"
         yield " ".join(f"{u:.4f} {v:.4f} {point + 1}" for (u, v), point in zip(uv[t], points[t], strict=True))
 
 
