@@ -184,7 +184,9 @@ def test_a_ratio_field_reproduces_a_constant_and_ignores_outliers():
     place = torch.rand(500, 2, generator=g)
     ratio = torch.full((500,), 0.2)
     ratio[::25] = 3.0
-    points = fusion.ControlPoints(torch.zeros(500, dtype=torch.long), place, ratio, torch.ones(500))
+    points = fusion.ControlPoints(
+        torch.zeros(500, dtype=torch.long), place, ratio, torch.ones(500), torch.full((500,), 1e-4)
+    )
     field = fusion.ratio_field(points, 2, 0.75, fusion.Fusing())
     near = fusion.sample_field(field.value, torch.zeros(500, dtype=torch.long), place)
     assert (near - 0.2).abs().median() < 0.01

@@ -135,7 +135,7 @@ def _write_scales(
     near, far = depth_range
     bars = (
         (1, cv2.COLORMAP_INFERNO, f"{far:.3g}{unit}", f"{near:.3g}{unit}"),
-        (3, cv2.COLORMAP_VIRIDIS, "0 %", f"{100 * doubt:.2g} %"),
+        (3, cv2.COLORMAP_VIRIDIS, "0 %", f"{100 * doubt:.0f} %"),
     )
     for column, palette, low, high in bars:
         x = _SIDE + column * (size[0] + _GAP)

@@ -73,7 +73,7 @@ def object_fields(inputs: Inputs, bundled: Arrays, ratios: Arrays, moved: Arrays
     fields = {}
     for number in group.unique().tolist():
         m = group == number
-        control = ControlPoints(torch.from_numpy(frame)[m], place[m], left[m], weight[m])
+        control = ControlPoints(torch.from_numpy(frame)[m], place[m], left[m], weight[m], torch.zeros_like(left[m]))
         aspect = inputs.video.height / inputs.video.width
         fields[number] = spreading.ratio_field(control, len(inputs.video), aspect, inputs.config.fusing).value
     return fields

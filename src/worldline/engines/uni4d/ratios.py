@@ -31,21 +31,30 @@ class Fusing:
 
 @dataclass(frozen=True, eq=False)
 class ControlPoints:
-    """Log ratios of solved to cue depth at pixels: `place` (M, 2) in [0, 1] of width and height, (M,) the rest."""
+    """Log ratios of solved to cue depth at pixels.
+
+    `place` is (M, 2) in [0, 1] of width and height; the rest is (M,), `variance` that of the solved log depth.
+    """
 
     frame: Int[Tensor, "m"]
     place: Float[Tensor, "m 2"]
     log_ratio: Float[Tensor, "m"]
     weight: Float[Tensor, "m"]
+    variance: Float[Tensor, "m"]
 
     def chosen(self, keep: Bool[Tensor, "m"]) -> ControlPoints:
         """The points in a mask."""
-        return ControlPoints(self.frame[keep], self.place[keep], self.log_ratio[keep], self.weight[keep])
+        fields = (self.frame, self.place, self.log_ratio, self.weight, self.variance)
+        return ControlPoints(*(values[keep] for values in fields))
 
 
 @dataclass(frozen=True, eq=False)
 class RatioField:
-    """A smooth field of log ratios on a coarse grid: value, and how much evidence stands behind it (0 none)."""
+    """A smooth field of log ratios on a coarse grid.
+
+    `support` is how much evidence stands behind the value (0 none), `spread` the standard deviation of a log depth
+    corrected by it: how far the points around disagree, and how well they are known themselves.
+    """
 
     value: Float[Tensor, "t h w"]
     support: Float[Tensor, "t h w"]
@@ -63,16 +72,16 @@ def ratio_field(points: ControlPoints, frames: int, aspect: float, settings: Fus
     row = (points.place[:, 1] * height).long().clamp(0, height - 1)
     cell = (points.frame * height + row) * width + column
     size = frames * height * width
-    splat = weight.new_zeros(3, size)
-    for i, value in enumerate((weight, weight * points.log_ratio, weight * points.log_ratio**2)):
-        splat[i].index_add_(0, cell, value)
-    grids = splat.view(3 * frames, 1, height, width)
+    splat = weight.new_zeros(4, size)
+    for i, value in enumerate((torch.ones_like(weight), points.log_ratio, points.log_ratio**2, points.variance)):
+        splat[i].index_add_(0, cell, weight * value)
+    grids = splat.view(4 * frames, 1, height, width)
     total = sum(w * _blur(grids, s) for s, w in zip(settings.blurs, settings.blur_weights, strict=True))
     assert isinstance(total, Tensor)
-    support, first, second = total.view(3, frames, height, width)
+    support, first, second, own = total.view(4, frames, height, width)
     value = first / (support + settings.prior)
-    variance = second / (support + settings.prior) - value**2
-    return RatioField(value, support, variance.clamp_min(0).sqrt())
+    disagreement = (second / (support + settings.prior) - value**2).clamp_min(0)
+    return RatioField(value, support, (disagreement + own / support.clamp_min(1e-12)).sqrt())
 
 
 def held_out_errors(

@@ -16,6 +16,9 @@ from worldline.engines.uni4d.structure import Cameras
 from worldline.geometry import se3
 from worldline.scene.journal import Arrays, pack
 
+WELL_KNOWN = 0.01
+"""Relative depth error of a static point below which it has full weight in correcting the cue."""
+
 
 def find_cameras(inputs: Inputs) -> Arrays:
     """Stage 1: chained pairs from depth, unless poses came with the observations."""
@@ -101,11 +104,12 @@ def control_points(inputs: Inputs, bundled: Arrays, points: Arrays) -> ControlPo
     away = inputs.tensor(points["points"])[point] - centre[frame]
     z = (away * forward[frame]).sum(-1)
     log_ratio = z.clamp_min(1e-6).log() - tracks.log_depth[frame, point]
-    weight = 1 / (0.01**2 + inputs.tensor(points["sigma"])[point] ** 2)
+    variance = inputs.tensor(points["sigma"])[point].float() ** 2
     ok = (z > 0) & log_ratio.isfinite()
     log_ratio = torch.where(ok, log_ratio, torch.zeros_like(log_ratio))
     place = (tracks.uv[frame, point] / size).float()
-    return ControlPoints(frame, place, log_ratio.float(), (weight * ok * 0.01**2).float())
+    weight = ok * WELL_KNOWN**2 / (WELL_KNOWN**2 + variance)
+    return ControlPoints(frame, place, log_ratio.float(), weight, variance)
 
 
 def _rigid(world_from_cam: Tensor) -> Float[np.ndarray, "t 4 4"]:
