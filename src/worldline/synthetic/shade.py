@@ -73,15 +73,15 @@ def colours(scene: Lit, hits: Hits, xy: Float[Tensor, "n 2"]) -> Float[Tensor, "
 def faces(scene: Lit, hits: Hits, xy: Float[Tensor, "n 2"]) -> Int[Tensor, "n"]:
     """A number that changes wherever the surface does: per part, and per side of a box."""
     part = hits.part.clamp_min(0)
-    points = _ray_points(hits, xy)
-    local = _affine(scene.camera.object_from_view[part], points)
+    points = trace.hit_points(hits, xy)
+    local = trace.apply_each(scene.camera.object_from_view[part], points)
     side = local.abs().argmax(-1) * 2 + (torch.gather(local, 1, local.abs().argmax(-1, keepdim=True))[:, 0] > 0)
     return torch.where(hits.part < 0, -1, hits.part * 8 + side * (scene.shapes[part] == Shape.BOX))
 
 
 def _surface(scene: Lit, hits: Hits, xy: Tensor) -> Tensor:
-    points_cam = _ray_points(hits, xy)
-    local = _affine(scene.camera.object_from_view[hits.part], points_cam)
+    points_cam = trace.hit_points(hits, xy)
+    local = trace.apply_each(scene.camera.object_from_view[hits.part], points_cam)
     points_ground = points_cam @ scene.ground_from_cam[:3, :3].T + scene.ground_from_cam[:3, 3]
     eye = scene.ground_from_cam[:3, 3] - points_ground
     normal = _normals(scene, hits.part, local, eye)
@@ -160,17 +160,6 @@ def _sky(scene: Lit, xy: Tensor) -> Tensor:
     cloud = 0.6 * look_up(scene.looks.volume, rays * 3.1) + 0.4 * look_up(scene.looks.volume, rays * 7.7 + 0.3)
     cloud = cloud + 0.25 * look_up(scene.looks.volume, rays * 19.0 + 0.7)
     return torch.lerp(colour, torch.ones_like(colour), 0.75 * _smooth(0.5 * cloud[:, :1] + 0.35))
-
-
-def _ray_points(hits: Hits, xy: Tensor) -> Tensor:
-    """Camera-frame points of rays; the origin where nothing was hit."""
-    depth = torch.where(hits.part < 0, 0.0, hits.depth_z)[:, None]
-    return torch.cat([xy * depth, depth], -1)
-
-
-def _affine(motion: Float[Tensor, "n 4 4"], points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """One affine motion per point."""
-    return (motion[:, :3, :3] * points[:, None]).sum(-1) + motion[:, :3, 3]
 
 
 def _smooth(share: Tensor) -> Tensor:

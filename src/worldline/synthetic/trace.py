@@ -73,6 +73,17 @@ def trace(seen: View, xy: Float[Tensor, "n 2"]) -> Hits:
     return Hits(depth[back], part[back])
 
 
+def hit_points(hits: Hits, xy: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
+    """Where rays (x, y, 1) meet their surface, in the viewer's frame; the origin where nothing was hit."""
+    depth = torch.where(hits.part < 0, 0.0, hits.depth_z)[:, None]
+    return torch.cat([xy * depth, depth], -1)
+
+
+def apply_each(motion: Float[Tensor, "n 4 4"], points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """One affine motion per point."""
+    return (motion[:, :3, :3] * points[:, None]).sum(-1) + motion[:, :3, 3]
+
+
 def candidates(seen: View, x: Tensor, y: Tensor, *, margin: float = 0.0) -> Iterator[tuple[int, slice | Tensor]]:
     """Pairs of a part and the rows of the rays that may meet it (a slice where all may); x must be ascending."""
     low, high = seen.low - margin, seen.high + margin

@@ -51,15 +51,14 @@ def anchors(world: World, frame: int, uv: Float[Tensor, "n 2"] | None = None) ->
     xy = rays(world, frame, uv)
     seen = _view(world, frame, xy.device)
     hits = trace.trace(seen, xy)
-    depth = torch.where(hits.part < 0, 0.0, hits.depth_z)[:, None]
-    points = torch.cat([xy * depth, depth], -1)
-    return Anchors(hits.part, _affine(seen.object_from_view[hits.part.clamp_min(0)], points))
+    motions = seen.object_from_view[hits.part.clamp_min(0)]
+    return Anchors(hits.part, trace.apply_each(motions, trace.hit_points(hits, xy)))
 
 
 def points_world(world: World, points: Anchors, frame: int) -> Float[Tensor, "n 3"]:
     """Where anchored points are at one frame, world = first camera; NaN for the sky."""
     motion = torch.as_tensor(world.world_from_ground @ world.ground_from_object(frame), device=points.part.device)
-    moved = _affine(motion[points.part.clamp_min(0)], points.points_object)
+    moved = trace.apply_each(motion[points.part.clamp_min(0)], points.points_object)
     return torch.where(points.part[:, None] < 0, torch.nan, moved)
 
 
@@ -170,7 +169,3 @@ def _colour(frames: np.ndarray | None, uv: np.ndarray, query_frame: np.ndarray) 
 
 def _view(world: World, frame: int, device: str | torch.device) -> trace.View:
     return trace.view(world, frame, world.ground_from_cam[frame], device=device)
-
-
-def _affine(motion: Float[Tensor, "n 4 4"], points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    return (motion[:, :3, :3] * points[:, None]).sum(-1) + motion[:, :3, 3]
