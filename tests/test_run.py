@@ -21,6 +21,7 @@ from worldline.run.reconstruction import default_output
 from worldline.scene.scene import Scene
 from worldline.scene.store import load
 from worldline.scene.video import Video
+from worldline.synthetic import render, tiny_world
 
 STAGES = ("one", "two", "three")
 
@@ -347,3 +348,12 @@ def test_reconstruct_writes_no_files(bench, tmp_path, monkeypatch):
     before = sorted(tmp_path.rglob("*"))
     scene = reconstruct(clip(bench.source, 3))
     assert len(scene) == 3 and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("frames", [3])
+def test_the_shortest_clips_give_a_scene(frames):
+    """The real cues and engine, which look further ahead than there are frames."""
+    video = render(tiny_world(0, frames=frames, width=160, height=112)).video
+    scene = reconstruct(video)
+    assert len(scene) == frames and np.isfinite(scene.world_from_cam).all()
+    assert np.asarray(scene.valid[:]).any()
