@@ -18,7 +18,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, percentile_filter
 
 from worldline.cues import optical_flow
 from worldline.cues.edge_aware import BilateralGrid, guided
@@ -34,6 +34,9 @@ from worldline.solve.structure import MEDIAN_DEPTH, RigidStructure
 NO_PARALLAX = (
     "the camera does not move enough to see depth; the depth maps are a guess (farther up in the image is farther)."
 )
+
+GROUND_SIGMA = 0.12
+"""Standard deviation of log depth up to which a static pixel speaks about the ground."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Config:
     """Greatest depth, in medians of the scene."""
     frame_scale_sigma: float = 0.02
     """How far the scale of a depth map may be off the camera motion's."""
+    stride_frames: int = 13
+    """Frames over which an object touches the ground at least once."""
     threads: int = 2
     """Frames that are worked on at once."""
     flow: optical_flow.Config = field(default_factory=optical_flow.fine)
@@ -186,27 +191,64 @@ def _guess(height: int, width: int) -> Float[np.ndarray, "h w"]:
 
 
 def _stand(inverse: np.ndarray, sigma: np.ndarray, ids: np.ndarray, config: Config) -> None:
-    """Put every moving object, as a whole, at the depth of the ground where it touches it, steady over time."""
+    """Put every moving object, as a whole, at the depth of the ground where it touches it, steady over time.
+
+    Off the ground (a jump, a bounce) that place is too far, never too near: the nearer places around it count.
+    """
     for number in range(1, int(ids.max()) + 1):
         frames = np.flatnonzero((ids == number).any((1, 2)))
         if len(frames) == 0:
             continue
-        contact = np.array([_contact(inverse[t], ids[t] == number, ids[t] > 0) for t in frames])
-        steady = np.exp(gaussian_filter1d(np.log(contact), 2.0, mode="nearest"))
+        contact = np.log([_contact(inverse[t], sigma[t], ids[t] == number, ids[t] > 0) for t in frames])
+        grounded = percentile_filter(contact, 80, size=config.stride_frames, mode="nearest")
+        steady = np.exp(gaussian_filter1d(grounded, 2.0, mode="nearest"))
         for t, q in zip(frames, steady, strict=True):
             inside = ids[t] == number
             inverse[t][inside] = q
             sigma[t][inside] = np.maximum(config.moving_sigma, sigma[t][inside])
 
 
-def _contact(inverse: np.ndarray, inside: Bool[np.ndarray, "h w"], moving: Bool[np.ndarray, "h w"]) -> float:
-    """Inverse depth of the static ring around the lowest part of a region."""
+def _contact(
+    inverse: Float[np.ndarray, "h w"],
+    sigma: Float[np.ndarray, "h w"],
+    inside: Bool[np.ndarray, "h w"],
+    moving: Bool[np.ndarray, "h w"],
+) -> float:
+    """Inverse depth of the ground under the lowest part of a region.
+
+    The inverse depth of a plane is affine in the image, so the ground is fitted to the well known static pixels
+    around the contact, robustly; without enough of them the static ring around the lowest part has to do.
+    """
+    height, width = inverse.shape
     rows = np.flatnonzero(inside.any(1))
-    lowest = rows[-1] - max(2, round(0.15 * (rows[-1] - rows[0])))
-    grown = cv2.dilate(inside.astype(np.uint8), np.ones((7, 7), dtype=np.uint8)) > 0
-    ring = grown & ~moving
+    foot, lowest = rows[-1], rows[-1] - max(2, round(0.05 * (rows[-1] - rows[0])))
+    middle = float(np.flatnonzero(inside[lowest:].any(0)).mean())
+    near = cv2.dilate(moving.astype(np.uint8), np.ones((7, 7), dtype=np.uint8)) > 0
+    v, u = np.nonzero((sigma < GROUND_SIGMA) & ~near)
+    dv, du = (v - foot) / height, (u - middle) / width
+    use = (np.abs(dv) < 0.2) & (np.abs(du) < 0.3)
+    if use.sum() >= 100:
+        v, u, dv, du = v[use], u[use], dv[use], du[use]
+        known = inverse[v, u].astype(np.float64)
+        weight = np.exp(-((dv / 0.1) ** 2)) / (sigma[v, u] * known) ** 2
+        ground = _affine(np.stack([np.ones_like(du), du, dv], 1), known, weight)[0]
+        if 0.5 < ground / np.median(known) < 2.0:
+            return float(ground)
+    ring = (cv2.dilate(inside.astype(np.uint8), np.ones((7, 7), dtype=np.uint8)) > 0) & ~moving
     ring[:lowest] = False
     return float(np.median(inverse[ring])) if ring.any() else float(np.median(inverse[inside]))
+
+
+def _affine(
+    places: Float[np.ndarray, "n 3"], values: Float[np.ndarray, "n"], weight: Float[np.ndarray, "n"], steps: int = 8
+) -> Float[np.ndarray, "3"]:
+    """Coefficients of an affine function, by least squares reweighted with a Cauchy loss at 4 % of the values."""
+    now, scale = weight, 0.04 * np.median(values)
+    for _ in range(steps):
+        normal = (places * now[:, None]).T @ places
+        found = np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(3), (places * now[:, None]).T @ values)
+        now = weight / (1 + ((places @ found - values) / scale) ** 2)
+    return found
 
 
 def _reduced_masks(moving: MovingMasks, height: int, width: int) -> Int[np.ndarray, "t h w"]:
