@@ -140,7 +140,7 @@ def bundle_cameras(
     def solve(
         index: np.ndarray, cameras: Cameras, points: Tensor, loss: float, stop: Stop, noise: float
     ) -> BundleResult:
-        samples, depth = thinned.samples(torch.as_tensor(index))
+        samples, depth = thinned.samples(_places(index, tracks.uv))
         samples = replace(samples, sigma_px=samples.sigma_px * noise)
         return bundle.adjust(
             samples, cameras.world_from_cam, cameras.intrinsics, points, focal_sigma=focal_sigma,
@@ -157,7 +157,7 @@ def bundle_cameras(
     last = solve(
         chosen[keep],
         _cameras(fine),
-        fine.points[torch.as_tensor(keep)],
+        fine.points[_places(keep, fine.points)],
         settings.last_knee,
         Stop(settings.last_steps, 1e-4),
         noise,
@@ -194,7 +194,7 @@ def structure(
 ) -> tuple[Float[Tensor, "k 3"], Float[Tensor, "m"]]:
     """Points of the chosen tracks with the cameras fixed, and the squared whitened error of every sighting used."""
     thinned = replace(tracks, seen=_thin(tracks.seen, chosen, settings.sightings))
-    index = torch.as_tensor(chosen)
+    index = _places(chosen, tracks.uv)
     samples, depth = thinned.samples(index)
     samples = replace(samples, sigma_px=samples.sigma_px * noise)
     found = bundle.triangulate(
@@ -206,7 +206,7 @@ def structure(
 
 def cast(tracks: Tracks, chosen: np.ndarray, cameras: Cameras) -> Float[Tensor, "k 3"]:
     """Where the depth cue puts the chosen tracks: the mean over their sightings."""
-    index = torch.as_tensor(chosen)
+    index = _places(chosen, tracks.uv)
     frame, point = tracks.seen[:, index].nonzero(as_tuple=True)
     track = index[point]
     assert tracks.log_depth is not None
@@ -231,7 +231,7 @@ def held_out_error(tracks: Tracks, held: np.ndarray, cameras: Cameras, settings:
 
 def _thin(seen: Tensor, chosen: np.ndarray, most: int) -> Tensor:
     """At most `most` sightings of every chosen track, evenly spread over its life."""
-    index = torch.as_tensor(chosen)
+    index = _places(chosen, seen)
     part = seen[:, index]
     number = part.cumsum(0) - 1
     every = (part.sum(0).float() / most).clamp_min(1.0)
@@ -241,13 +241,18 @@ def _thin(seen: Tensor, chosen: np.ndarray, most: int) -> Tensor:
     return out
 
 
+def _places(chosen: np.ndarray, like: Tensor) -> Tensor:
+    """Numbers or a mask on the host as an index on the device of `like`."""
+    return torch.as_tensor(chosen, device=like.device)
+
+
 def _cameras(result: BundleResult) -> Cameras:
     return Cameras(result.world_from_cam, result.intrinsics, result.log_depth_scale)
 
 
 def _fits(tracks: Tracks, chosen: np.ndarray, result: BundleResult, drop: float) -> np.ndarray:
     """Which tracks have a mean robust cost below `drop` times the median."""
-    point = tracks.seen[:, torch.as_tensor(chosen)].nonzero(as_tuple=True)[1]
+    point = tracks.seen[:, _places(chosen, tracks.seen)].nonzero(as_tuple=True)[1]
     cost = GemanMcClure(4.0).cost(result.square)
     mean = cost.new_zeros(len(chosen)).index_add_(0, point, cost) / torch.bincount(
         point, minlength=len(chosen)
@@ -268,7 +273,7 @@ def fit_of_tracks(
 ) -> Fit:
     """How well points fit their (thinned) sightings, and how well parallax determines their depth."""
     samples, _ = replace(tracks, seen=_thin(tracks.seen, chosen, settings.sightings), depth_sigma=None).samples(
-        torch.as_tensor(chosen)
+        _places(chosen, tracks.uv)
     )
     frame, point = samples.frame, samples.point
     x = terms.in_camera(cameras.world_from_cam[frame], points[point])
