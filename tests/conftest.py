@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import jaxtyping
 import pytest
 
-CHECKED = ("worldline.geometry", "worldline.scene", "worldline.evaluate")
+CHECKED = tuple(f"worldline.{name}" for name in ("geometry", "scene", "synthetic", "io", "evaluate", "view"))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 jaxtyping.install_import_hook(CHECKED, "shape_checks.checked")

@@ -286,6 +286,7 @@ def test_every_view_has_the_size_asked_for_and_shows_the_scene(scene, tmp_path, 
     assert (np.abs(image.astype(int) - (17, 19, 23)).max(-1) > 30).mean() > 0.08
 
 
+@pytest.mark.usefixtures("production")
 def test_wrong_frames_and_views_are_named(scene, tmp_path):
     with pytest.raises(InputError, match="0 to 5"):
         snapshot(scene, tmp_path / "still.png", frame=6)

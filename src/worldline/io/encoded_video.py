@@ -260,12 +260,12 @@ def _first_look(
     """Layout, facts and notes that the first frame settles."""
     matrix, askew = _display_matrix(frame)
     (a, c), (b, d) = matrix
-    swap = abs(c) > abs(a)
+    swap = bool(abs(c) > abs(a))
     aspect = _pixel_aspect(stream)
     width, height = frame.width * max(aspect, 1.0), frame.height / min(aspect, 1.0)
     stored = selection.stored_size(*((height, width) if swap else (width, height)))
     coded = (frame.width, frame.height)
-    layout = _Layout(coded, stored, swap, (c if swap else a) < 0, (b if swap else d) < 0)
+    layout = _Layout(coded, stored, swap, bool((c if swap else a) < 0), bool((b if swap else d) < 0))
     transfer = _TRANSFER.get(int(stream.codec_context.color_trc or 0), "unknown")
     facts: dict[str, Any] = {
         "codec": stream.codec_context.codec.canonical_name,

@@ -48,7 +48,7 @@ class Selection:
 
     def indices(self, times_s: Float[np.ndarray, "t"]) -> list[int]:
         """Which of the frames at `times_s` (seconds after the first) are wanted."""
-        inside = [i for i, t in enumerate(times_s) if not (self.is_before(t) or self.is_after(t))]
+        inside = [i for i, t in enumerate(times_s.tolist()) if not (self.is_before(t) or self.is_after(t))]
         return inside[:: self.every][: self.max_frames]
 
     def stored_size(self, width: float, height: float) -> tuple[int, int]:

@@ -6,13 +6,14 @@ All losses equal s near zero. Source: Zhang, "Parameter estimation techniques", 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Loss(Protocol):
     """A loss on squared, whitened residual norms."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from worldline.synthetic.materials import Material
 from worldline.synthetic.world import Part, Shape
@@ -36,7 +36,7 @@ def turn(axis: int, angle_rad: Float[np.ndarray, "t"]) -> Float[np.ndarray, "t 3
     return out
 
 
-def affine(linear: Float[np.ndarray, "*t 3 3"], offset: Float[np.ndarray, "*t 3"]) -> Float[np.ndarray, "*t 4 4"]:
+def affine(linear: Float[np.ndarray, "*#t 3 3"], offset: Num[np.ndarray, "*#t 3"]) -> Float[np.ndarray, "*#t 4 4"]:
     """4x4 matrices of a linear map and a translation."""
     shape = np.broadcast_shapes(linear.shape[:-2], offset.shape[:-1])
     out = np.zeros((*shape, 4, 4))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from worldline.errors import InputError
 from worldline.geometry.camera import Camera
@@ -111,6 +111,6 @@ class World:
         return np.array([p.shape for p in self.parts], dtype=np.int64)
 
     @property
-    def moving(self) -> Int[np.ndarray, "p"]:
+    def moving(self) -> UInt8[np.ndarray, "p"]:
         """Object number of every part."""
         return np.array([p.moving for p in self.parts], dtype=np.uint8)

@@ -38,7 +38,7 @@ class VoxelFusion:
         return self.step * self.nearest * np.exp2(self._level(points_world) / _LEVELS_PER_OCTAVE).astype(np.float32)
 
     def add(
-        self, points_world: Float[np.ndarray, "n 3"], colour: Float[np.ndarray, "n 3"], weight: Float[np.ndarray, "n"]
+        self, points_world: Float[np.ndarray, "n 3"], colour: UInt8[np.ndarray, "n 3"], weight: Float[np.ndarray, "n"]
     ) -> None:
         """Add points; `weight` is the inverse variance of each."""
         if not len(points_world):

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from worldline.errors import InputError
 from worldline.geometry import camera, pixels, se3
+from worldline.scene.lazy import LazyArray
 from worldline.scene.motion import WorldTracks
 from worldline.scene.scene import Scene
 from worldline.view.fusion import VoxelFusion, coarsen
@@ -212,7 +213,7 @@ class _Limits:
         return cls(limit(still), limit(moves), middle)
 
 
-def _maps(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _maps(scene: Scene) -> tuple[LazyArray, LazyArray, LazyArray, LazyArray]:
     return scene.depth_z, scene.depth_sigma, scene.valid, scene.moving
 
 

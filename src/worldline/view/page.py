@@ -18,7 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8, UInt16
+from jaxtyping import Float, Int, Integer, UInt8, UInt16
 from PIL import Image
 
 from worldline.scene.atomic import check_free, write_whole
@@ -228,7 +228,7 @@ def _jpeg(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _mask_png(ids: Int[np.ndarray, "h w"], size: tuple[int, int]) -> str | None:
+def _mask_png(ids: Integer[np.ndarray, "h w"], size: tuple[int, int]) -> str | None:
     if not ids.any():
         return None
     small = cv2.resize(ids.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Integer, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from worldline.scene.scene import Scene
@@ -54,7 +54,7 @@ def sigma_colour(
     return _mapped(np.where(valid, sigma / most, np.nan), cv2.COLORMAP_VIRIDIS)
 
 
-def mask_overlay(image: UInt8[np.ndarray, "h w 3"], ids: Int[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def mask_overlay(image: UInt8[np.ndarray, "h w 3"], ids: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """The picture greyed, moving objects tinted in their colours and outlined."""
     grey = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, -1) * 0.6
     tint = colours.OBJECTS[(np.maximum(ids, 1) - 1) % len(colours.OBJECTS)]
