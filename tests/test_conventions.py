@@ -113,7 +113,7 @@ def test_09_a_similarity_scales_centres_and_not_rotations():
     rotation = motion(4)[:3, :3]
     s = sim3.Sim3(vector(3).squeeze(), rotation, vector(1, 0, 0))
     torch.testing.assert_close(s.apply(vector(1, 2, 3)[None])[0], 3 * rotation @ vector(1, 2, 3) + vector(1, 0, 0))
-    out = s.apply_to_poses(motion(5)[None])[0, :3, :3]
+    out = s.apply_to_cameras(motion(5)[None])[0, :3, :3]
     torch.testing.assert_close(out @ out.T, torch.eye(3, dtype=torch.float64))
 
 

@@ -8,7 +8,7 @@ import pytest
 from worldline import synthetic
 from worldline.cues.depth import motion
 from worldline.scene.journal import Journal
-from worldline.scene.observations import DepthMaps, Observations, PosePrior, Source
+from worldline.scene.observations import CameraMotion, DepthMaps, Observations, Source
 
 CONFIG = motion.Config(side=160, offsets=(1, 2, 4, 6))
 
@@ -18,8 +18,8 @@ def observe(path: str) -> tuple[synthetic.Rendered, Observations]:
     rendered = synthetic.render(made)
     exact = synthetic.observations(rendered, step_px=10, every=4)
     known = np.ones(10, dtype=bool)
-    poses = PosePrior(rendered.scene.world_from_cam, known, 0.0, 0.0, Source("test"), metric=True)
-    return rendered, replace(exact, depth=None, poses=poses)
+    motion = CameraMotion(rendered.scene.world_from_cam, known, 0.0, 0.0, Source("test"), metric=True)
+    return rendered, replace(exact, depth=None, camera_motion=motion)
 
 
 def depth_of(rendered: synthetic.Rendered, observed: Observations, config: motion.Config) -> DepthMaps:
@@ -80,7 +80,7 @@ def test_movers_are_placed_with_a_large_sigma(walk: tuple[synthetic.Rendered, Ob
 
 def test_without_parallax_depth_is_a_guess_and_says_so() -> None:
     rendered, observed = observe("rotate")
-    maps = depth_of(rendered, replace(observed, poses=None), CONFIG)
+    maps = depth_of(rendered, replace(observed, camera_motion=None), CONFIG)
     assert maps.source.notes == (motion.NO_PARALLAX,)
     assert maps.sigma.min() >= 0.3 and np.median(maps.sigma) >= CONFIG.guess_sigma
     assert np.median(maps.depth_z[:, 0]) > np.median(maps.depth_z[:, -1])

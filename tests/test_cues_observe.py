@@ -14,12 +14,12 @@ from worldline.errors import InputError, MissingObservation
 from worldline.geometry.camera import Camera
 from worldline.scene.journal import Journal
 from worldline.scene.observations import (
+    CameraMotion,
     CameraPrior,
     DepthMaps,
     MovingMasks,
     Observations,
     PixelTracks,
-    PosePrior,
     Source,
 )
 from worldline.scene.video import Video
@@ -74,7 +74,7 @@ def test_every_cue_has_settings_and_builds_something_that_says_what_it_needs(kin
     assert config.__dataclass_params__.frozen
     cue = module.build(config)
     assert callable(cue)
-    assert set(cue.needs) <= {*KINDS, "poses"}
+    assert set(cue.needs) <= {*KINDS, "camera_motion"}
 
 
 def test_the_folders_are_the_registration():
@@ -138,11 +138,13 @@ def test_given_items_are_kept_and_spare_their_cue():
 
 def test_a_cue_may_make_several_items_but_replaces_none():
     chosen, calls = fakes()
-    poses = PosePrior(np.tile(np.eye(4), (FRAMES, 1, 1)), np.ones(FRAMES, bool), 0.1, 0.01, Source("both"))
-    chosen["camera"].makes = Observations(camera=camera_item("both"), poses=poses, tracks=item("tracks", "both"))
+    motion = CameraMotion(np.tile(np.eye(4), (FRAMES, 1, 1)), np.ones(FRAMES, bool), 0.1, 0.01, Source("both"))
+    chosen["camera"].makes = Observations(
+        camera=camera_item("both"), camera_motion=motion, tracks=item("tracks", "both")
+    )
     given = Observations(tracks=item("tracks", "user"))
-    observed = observe(clip(), needs=("camera", "poses"), given=given, **chosen)
-    assert observed.poses is poses
+    observed = observe(clip(), needs=("camera", "camera_motion"), given=given, **chosen)
+    assert observed.camera_motion is motion
     assert observed.tracks.source.name == "user"
     assert calls == ["camera"]
 
@@ -169,7 +171,7 @@ def test_cues_that_need_each_other_are_refused():
 
 def test_poses_that_nothing_makes_are_reported():
     with pytest.raises(MissingObservation, match="poses are needed"):
-        observe(clip(), needs=("poses",))
+        observe(clip(), needs=("camera_motion",))
 
 
 def test_the_automatic_camera_is_the_recorded_one_where_there_is_one():

@@ -15,7 +15,7 @@ from worldline.cues.parallax import FlowChain, Sightings, static_hypothesis
 from worldline.cues.rigid_scene import rigid_scene
 from worldline.geometry.camera import distort
 from worldline.scene.journal import Journal
-from worldline.scene.observations import CameraPrior, Observations, PosePrior, Source
+from worldline.scene.observations import CameraMotion, CameraPrior, Observations, Source
 
 
 def world(path: str, *, movers: bool) -> tuple[synthetic.Rendered, Observations]:
@@ -63,9 +63,9 @@ def test_self_calibration_and_masks_share_one_structure(walk: tuple[synthetic.Re
     journal = Journal("test")
     alone = Observations(tracks=observed.tracks)
     made = selfcal.build(selfcal.Config())(rendered.video, alone, journal)
-    assert made.camera is not None and made.poses is not None
+    assert made.camera is not None and made.camera_motion is not None
     again = rigid_scene(rendered.video, made.merged(alone), journal)
-    assert np.array_equal(again.world_from_cam, made.poses.world_from_cam)
+    assert np.array_equal(again.world_from_cam, made.camera_motion.world_from_cam)
     assert [t.resumed for t in journal.times if t.name == "structure"] == [False, True]
 
 
@@ -74,11 +74,11 @@ def test_a_known_lens_is_taken_out_of_the_tracks(walk: tuple[synthetic.Rendered,
     scene, tracks = rendered.scene, observed.tracks
     focal, centre, lens = scene.camera.at(0)[:2], scene.camera.at(0)[2:], (-0.25, 0.05)
     bent = distort(torch.from_numpy((tracks.uv - centre) / focal), lens).numpy() * focal + centre
-    poses = PosePrior(scene.world_from_cam, np.ones(len(scene), bool), 0.0, 0.0, Source("test"))
+    motion = CameraMotion(scene.world_from_cam, np.ones(len(scene), bool), 0.0, 0.0, Source("test"))
 
     def median_rms_px(distortion: tuple[float, ...]) -> float:
         camera = CameraPrior(replace(scene.camera, distortion=distortion), 0.0, Source("test"))
-        known = Observations(tracks=replace(tracks, uv=bent.astype(np.float32)), camera=camera, poses=poses)
+        known = Observations(tracks=replace(tracks, uv=bent.astype(np.float32)), camera=camera, camera_motion=motion)
         return float(np.nanmedian(rigid_scene(rendered.video, known, Journal("lens")).track_rms_px))
 
     assert 3 * median_rms_px(lens) < median_rms_px(())

@@ -109,7 +109,7 @@ def test_a_straight_line_takes_the_rotation_about_it_from_the_orientations(kind)
     truth[:, :3, 3] = line()[:, :3, 3]
     found = align_poses(moved(truth, 5), truth, kind=kind)
     assert "straight line" in found.name
-    np.testing.assert_allclose(found.apply_to_poses(moved(truth, 5)), truth, atol=1e-9)
+    np.testing.assert_allclose(found.apply_to_cameras(moved(truth, 5)), truth, atol=1e-9)
 
 
 def test_an_estimate_that_leaves_the_true_line_keeps_its_scale():

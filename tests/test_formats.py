@@ -19,7 +19,7 @@ from worldline.geometry import se3
 from worldline.geometry.camera import Camera
 from worldline.io.formats import colmap, export, formats, npz, ply, png_depth, tum
 from worldline.scene.motion import Flow, WorldTracks
-from worldline.scene.scene import Scene
+from worldline.scene.scene import Scene, Step
 from worldline.scene.store import load, save
 
 T, H, W, N = 5, 24, 32, 40
@@ -71,7 +71,8 @@ def scene() -> Scene:
         original_from_stored=np.diag([3.0, 3.0, 1.0]),
         original_size=ORIGINAL,
         notes=("a note", "another"),
-    ).with_step("cameras", {"iterations": 3}, {"cost": 0.5})
+        history=(Step("cameras", {"iterations": 3}, {"cost": 0.5}),),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -215,7 +215,7 @@ def test_poses_move_like_their_points():
     pose = se3.exp(normal(1, 6))
     s = sim3.Sim3(torch.tensor(2.0, dtype=torch.float64), se3.so3_exp(normal(2, 3)), normal(3, 3))
     points_cam = normal(4, 5, 3)
-    close(se3.apply(s.apply_to_poses(pose), 2 * points_cam), s.apply(se3.apply(pose, points_cam)))
+    close(se3.apply(s.apply_to_cameras(pose), 2 * points_cam), s.apply(se3.apply(pose, points_cam)))
 
 
 # cameras

@@ -7,7 +7,7 @@ import torch
 from worldline.errors import SolveFailed
 from worldline.geometry import se3, sim3
 from worldline.scene.observations import PixelTracks, Source
-from worldline.solve.resection import interpolate_missing, refine_poses
+from worldline.solve.resection import interpolate_missing, refine_cameras
 from worldline.solve.structure import MEDIAN_DEPTH, StructureSettings, rigid_structure, structure_at
 from worldline.solve.triangulation import triangulate
 
@@ -126,7 +126,7 @@ def test_refined_poses_return_to_the_truth() -> None:
     intrinsics = torch.tensor([FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2], dtype=torch.float64)
     points = triangulate(uv, weight, true, intrinsics).points_world
     shaken = true @ se3.exp(0.02 * torch.ones(8, 6, dtype=torch.float64))
-    refined = refine_poses(shaken, points, uv, weight, intrinsics, kernel_px=10.0, steps=20)
+    refined = refine_cameras(shaken, points, uv, weight, intrinsics, kernel_px=10.0, steps=20)
     assert float((refined - true).abs().max()) < 1e-3
 
 

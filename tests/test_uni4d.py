@@ -13,7 +13,7 @@ from worldline.engines.uni4d import ratios as fusion
 from worldline.errors import InputError, MissingObservation
 from worldline.evaluate.paths import path_scores
 from worldline.scene.journal import Journal
-from worldline.scene.observations import MovingMasks, PixelTracks, PosePrior, Source
+from worldline.scene.observations import CameraMotion, MovingMasks, PixelTracks, Source
 from worldline.solve import nonrigid
 
 
@@ -100,8 +100,8 @@ def test_a_camera_that_only_turns_stays_where_it_is():
     rendered = synthetic.render(synthetic.tiny_world(seed=4, path="rotate", frames=8))
     observed = synthetic.observations(rendered, synthetic.NoiseModel.realistic(), seed=1, step_px=6, every=4)
     truth = rendered.scene.world_from_cam
-    turning = PosePrior(truth, np.ones(8, bool), 0.01, 0.01, Source("test"))
-    scene = uni4d.build(uni4d.Config.tiny())(rendered.video, replace(observed, poses=turning), Journal("turn"))
+    turning = CameraMotion(truth, np.ones(8, bool), 0.01, 0.01, Source("test"))
+    scene = uni4d.build(uni4d.Config.tiny())(rendered.video, replace(observed, camera_motion=turning), Journal("turn"))
     assert np.linalg.norm(scene.centres_world, axis=1).max() < 1e-3
     outcome = next(step.outcome for step in scene.history if step.name == "bundle")
     assert outcome["centres"] == "held"

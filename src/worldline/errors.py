@@ -24,10 +24,6 @@ class MissingWeights(WorldlineError):
     """A network was asked for whose weights are not on this machine."""
 
 
-class MissingPackage(WorldlineError):
-    """An optional package is needed; the message names the extra to install."""
-
-
 class LicenceError(WorldlineError):
     """The licence of some weights forbids the use that was asked for."""
 

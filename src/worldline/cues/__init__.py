@@ -18,20 +18,20 @@ from typing import Any, Protocol, TypeAlias
 
 from worldline.errors import InputError, MissingObservation
 from worldline.scene.journal import Journal
-from worldline.scene.observations import CameraPrior, DepthMaps, MovingMasks, Observations, PixelTracks, PosePrior
+from worldline.scene.observations import CameraMotion, CameraPrior, DepthMaps, MovingMasks, Observations, PixelTracks
 from worldline.scene.video import Video
 
 KINDS = ("camera", "tracks", "moving", "depth")
 AUTO = {"camera": "selfcal", "tracks": "flow", "moving": "rigid", "depth": "motion"}
 """What "auto" means for each kind; a video that knows its focal length takes its camera from there instead."""
 
-Item: TypeAlias = CameraPrior | PixelTracks | MovingMasks | DepthMaps | PosePrior
+Item: TypeAlias = CameraPrior | PixelTracks | MovingMasks | DepthMaps | CameraMotion
 _FIELD_OF = {
     CameraPrior: "camera",
     PixelTracks: "tracks",
     MovingMasks: "moving",
     DepthMaps: "depth",
-    PosePrior: "poses",
+    CameraMotion: "camera_motion",
 }
 
 

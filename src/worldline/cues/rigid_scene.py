@@ -9,7 +9,7 @@ import torch
 
 from worldline.geometry import camera
 from worldline.scene.journal import Arrays, Journal, content_key
-from worldline.scene.observations import Observations, PixelTracks, PosePrior, Source
+from worldline.scene.observations import CameraMotion, Observations, PixelTracks, Source
 from worldline.scene.video import Video
 from worldline.solve.structure import MEDIAN_DEPTH, RigidStructure, StructureSettings, rigid_structure, structure_at
 
@@ -34,13 +34,15 @@ def rigid_scene(
     assert observed.tracks is not None, "the rigid scene comes from tracks"
     chosen = settings or StructureSettings()
     known = observed.camera if observed.camera and observed.camera.source.name != ESTIMATED else None
-    poses = observed.poses if observed.poses and observed.poses.source.name != ESTIMATED else None
+    motion = (
+        observed.camera_motion if observed.camera_motion and observed.camera_motion.source.name != ESTIMATED else None
+    )
     tracks = observed.tracks if known is None else _ideal(observed.tracks, known.camera)
     size = (video.width, video.height)
 
     def compute() -> Arrays:
-        if poses is not None and known is not None and poses.valid.all():
-            found = structure_at(tracks, poses.world_from_cam, known.camera.at(0), settings=chosen)
+        if motion is not None and known is not None and motion.valid.all():
+            found = structure_at(tracks, motion.world_from_cam, known.camera.at(0), settings=chosen)
         elif known is not None:
             found = rigid_structure(
                 tracks, *size, focal_px=known.camera.focal, focal_sigma=known.focal_sigma, settings=chosen
@@ -53,16 +55,16 @@ def rigid_scene(
         "settings": chosen,
         "tracks": content_key(observed.tracks.uv, observed.tracks.visible, observed.tracks.sigma_px),
         "camera": known and (known.camera.intrinsics, known.camera.distortion, known.focal_sigma),
-        "poses": poses and (poses.world_from_cam, poses.valid),
+        "camera_motion": motion and (motion.world_from_cam, motion.valid),
     }
     stored = journal.run("structure", compute, settings=key)
     plain = {"focal_sigma": float(stored["focal_sigma"]), "motion": str(stored["motion"])}
     return RigidStructure(**{**stored, **plain})  # type: ignore[arg-type]
 
 
-def poses_of(scene: RigidStructure) -> PosePrior:
+def camera_motion_of(scene: RigidStructure) -> CameraMotion:
     """The camera motion as an observation, so that an engine can start from it."""
-    return PosePrior(
+    return CameraMotion(
         scene.world_from_cam, scene.solved, CENTRE_SIGMA * MEDIAN_DEPTH, ROTATION_SIGMA_RAD, Source(ESTIMATED)
     )
 

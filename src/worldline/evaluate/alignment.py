@@ -39,7 +39,7 @@ class Alignment:
         """Points of the estimate in the frame of the truth."""
         return self.scale * points @ self.rotation.T + self.translation
 
-    def apply_to_poses(self, world_from_cam: Float[np.ndarray, "t 4 4"]) -> Float[np.ndarray, "t 4 4"]:
+    def apply_to_cameras(self, world_from_cam: Float[np.ndarray, "t 4 4"]) -> Float[np.ndarray, "t 4 4"]:
         """Poses of the estimate in the world of the truth: centres scaled, rotations only rotated."""
         out = world_from_cam.copy()
         out[:, :3, :3] = self.rotation @ world_from_cam[:, :3, :3]

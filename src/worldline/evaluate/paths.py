@@ -58,7 +58,7 @@ def path_scores(
     if len(world_from_cam) != len(truth):
         raise InputError(f"{len(world_from_cam)} poses but {len(truth)} true ones; pair them with `associate` first.")
     found = align_poses(world_from_cam, truth, kind=alignment)
-    aligned = found.apply_to_poses(world_from_cam)
+    aligned = found.apply_to_cameras(world_from_cam)
     ate = _rms(np.linalg.norm(aligned[:, :3, 3] - truth[:, :3, 3], axis=-1))
     length = path_length(truth)
     rpe_t, rpe_r = relative_errors(aligned, truth, delta=delta)

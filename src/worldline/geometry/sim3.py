@@ -23,7 +23,7 @@ class Sim3(NamedTuple):
         """Points of frame b in frame a."""
         return self.scale * points_b @ self.rotation.T + self.translation
 
-    def apply_to_poses(self, b_from_cam: Float[Tensor, "*n 4 4"]) -> Float[Tensor, "*n 4 4"]:
+    def apply_to_cameras(self, b_from_cam: Float[Tensor, "*n 4 4"]) -> Float[Tensor, "*n 4 4"]:
         """Camera-to-b poses as camera-to-a poses: centres scaled, rotations only rotated."""
         out = b_from_cam.clone()
         out[..., :3, :3] = self.rotation @ b_from_cam[..., :3, :3]

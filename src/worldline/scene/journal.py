@@ -85,13 +85,6 @@ class Journal:
         self.progress: Progress = progress or Silent()
         self.times: list[StageTime] = []
 
-    def child(self, key: Any) -> Journal:
-        """A journal for work that depends on more: same folder, same progress and times, another key."""
-        other = Journal((self._key, key), self._folder, self.progress)
-        other.times = self.times
-        other._kept = self._kept
-        return other
-
     def run(self, name: str, compute: Callable[[], Arrays], *, settings: Any = None) -> Arrays:
         """The stage's arrays, from its file if it is there, else computed, stored, and then handed on.
 

@@ -96,7 +96,7 @@ class CameraPrior:
 
 
 @dataclass(frozen=True, eq=False)
-class PosePrior:
+class CameraMotion:
     """Known or estimated camera poses.
 
     Attributes:
@@ -121,7 +121,7 @@ class Observations:
     tracks: PixelTracks | None = None
     moving: MovingMasks | None = None
     camera: CameraPrior | None = None
-    poses: PosePrior | None = None
+    camera_motion: CameraMotion | None = None
     notes: tuple[str, ...] = ()
 
     def require(self, names: Iterable[str]) -> None:

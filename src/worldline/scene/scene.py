@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,3 @@ class Scene:
         ).numpy()
         points[~np.asarray(self.valid[frame])] = np.nan
         return points.astype(np.float32)
-
-    def with_step(self, name: str, settings: Mapping[str, Any], outcome: Mapping[str, Any]) -> Scene:
-        """The same scene with one more entry in its history."""
-        return replace(self, history=(*self.history, Step(name, settings, outcome)))

@@ -130,7 +130,7 @@ def baseline_prior(world_from_cam: Tensor, far: Tensor) -> Term:
     return Term("baseline", uses, residual, jacobian)
 
 
-def triangulate(
+def refine_points(
     samples: PixelSamples,
     world_from_cam: Float[Tensor, "t 4 4"],
     intrinsics: Float[Tensor, "4"],

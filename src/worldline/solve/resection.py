@@ -37,7 +37,7 @@ def resect(
     return np.linalg.inv(cam_from_world)
 
 
-def refine_poses(
+def refine_cameras(
     world_from_cam: Float[Tensor, "t 4 4"],
     points_world: Float[Tensor, "n 3"],
     uv: Float[Tensor, "t n 2"],

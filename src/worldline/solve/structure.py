@@ -434,7 +434,7 @@ def _unreversed(few: _Samples, state: _Solution, focal: _Focal, s: StructureSett
     mirrored = points_cam * inverse / (2 * middle - inverse).clamp(0.3 * middle, 3 * middle)
     points = se3.apply(reference, mirrored)
     weight = few.weight * near * state.solved[:, None]
-    cameras = resection.refine_poses(
+    cameras = resection.refine_cameras(
         state.world_from_cam, points, few.uv, weight, state.intrinsics, kernel_px=10.0, steps=15
     )
     cameras = torch.where(cameras.isfinite().all(-1).all(-1)[:, None, None], cameras, state.world_from_cam)
@@ -466,7 +466,7 @@ def _placed(
         return None
     start = torch.from_numpy(found)[None]
     weight = few.weight[t : t + 1] * good
-    return resection.refine_poses(start, points, few.uv[t : t + 1], weight, state.intrinsics)[0]
+    return resection.refine_cameras(start, points, few.uv[t : t + 1], weight, state.intrinsics)[0]
 
 
 def _with_frame(state: _Solution, t: int, world_from_cam: Tensor) -> _Solution:

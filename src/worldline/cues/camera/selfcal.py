@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from worldline.cues.rigid_scene import ESTIMATED, poses_of, rigid_scene
+from worldline.cues.rigid_scene import ESTIMATED, camera_motion_of, rigid_scene
 from worldline.geometry.camera import Camera
 from worldline.scene.journal import Journal
 from worldline.scene.observations import CameraPrior, Observations, Source
@@ -41,7 +41,9 @@ class SelfCalibration:
         scene = rigid_scene(video, observed, journal, self.config.structure)
         source = Source(ESTIMATED, notes=_notes(scene))
         camera = Camera(scene.intrinsics, video.width, video.height)
-        return Observations(camera=CameraPrior(camera, scene.focal_sigma, source), poses=poses_of(scene))
+        return Observations(
+            camera=CameraPrior(camera, scene.focal_sigma, source), camera_motion=camera_motion_of(scene)
+        )
 
 
 def build(config: Config) -> SelfCalibration:

@@ -24,7 +24,7 @@ from worldline.cues import optical_flow
 from worldline.cues.edge_aware import BilateralGrid, guided
 from worldline.cues.optical_flow import dense_flow
 from worldline.cues.parallax import FlowChain, believed, inverse_depth_limits, static_hypothesis, static_tracks
-from worldline.cues.rigid_scene import poses_of, rigid_scene
+from worldline.cues.rigid_scene import camera_motion_of, rigid_scene
 from worldline.geometry import pixels
 from worldline.scene.journal import Arrays, Journal, content_key
 from worldline.scene.observations import DepthMaps, MovingMasks, Observations, Source
@@ -104,7 +104,7 @@ class MotionDepth:
         found = journal.run("depth/motion", compute, settings=key)
         source = Source("depth/motion", notes=() if scene.parallax else (NO_PARALLAX,))
         depth = DepthMaps(found["depth_z"], found["sigma"], source, frame_scale_sigma=self.config.frame_scale_sigma)
-        return Observations(depth=depth, poses=poses_of(scene))
+        return Observations(depth=depth, camera_motion=camera_motion_of(scene))
 
 
 def build(config: Config) -> MotionDepth:

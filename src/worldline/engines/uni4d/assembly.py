@@ -58,7 +58,7 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
 
 def _history(inputs: Inputs, found: Found) -> tuple[Step, ...]:
     observed, config = inputs.observed, inputs.config
-    items = {name: getattr(observed, name) for name in ("camera", "tracks", "moving", "depth", "poses")}
+    items = {name: getattr(observed, name) for name in ("camera", "tracks", "moving", "depth", "camera_motion")}
     sources = {name: None if item is None else item.source.name for name, item in items.items()}
     return (
         *(Step("assumed", {}, {"note": note}) for note in (*inputs.video.notes, *observed.notes)),

@@ -96,9 +96,9 @@ def _repeat_where_starved(a_from_b: Tensor, fed: Tensor) -> Tensor:
 
 def _accumulate(a_from_b: Tensor) -> Tensor:
     """Poses from consecutive motions, in double precision so that the chain does not drift by rounding."""
-    poses = [torch.eye(4, dtype=torch.float64, device=a_from_b.device)]
+    cameras = [torch.eye(4, dtype=torch.float64, device=a_from_b.device)]
     for step in a_from_b.double():
-        poses.append(poses[-1] @ step)
-    out = torch.stack(poses)
+        cameras.append(cameras[-1] @ step)
+    out = torch.stack(cameras)
     out[:, :3, :3] = se3.nearest_rotation(out[:, :3, :3])
     return out.to(a_from_b.dtype)

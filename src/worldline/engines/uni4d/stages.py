@@ -22,9 +22,9 @@ WELL_KNOWN = 0.01
 
 def find_cameras(inputs: Inputs) -> Arrays:
     """Stage 1: chained pairs from depth, unless poses came with the observations."""
-    poses = inputs.observed.poses
-    if poses is not None and bool(np.isfinite(poses.world_from_cam).all()):
-        return {"world_from_cam": poses.world_from_cam, "outcome": pack({"from": poses.source.name})}
+    motion = inputs.observed.camera_motion
+    if motion is not None and bool(np.isfinite(motion.world_from_cam).all()):
+        return {"world_from_cam": motion.world_from_cam, "outcome": pack({"from": motion.source.name})}
     tracks, _ = inputs.static_tracks
     assert tracks.log_depth is not None
     generator = torch.Generator().manual_seed(0)

@@ -197,7 +197,7 @@ def structure(
     index = _places(chosen, tracks.uv)
     samples, depth = thinned.samples(index)
     samples = replace(samples, sigma_px=samples.sigma_px * noise)
-    found = bundle.triangulate(
+    found = bundle.refine_points(
         samples, cameras.world_from_cam, cameras.intrinsics, cast(thinned, chosen, cameras), depth=depth,
         log_depth_scale=cameras.log_depth_scale, loss=GemanMcClure(knee), stop=Stop(steps=4, tolerance=1e-3),
     )  # fmt: skip
