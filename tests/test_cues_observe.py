@@ -169,8 +169,8 @@ def test_cues_that_need_each_other_are_refused():
         observe(clip(), needs=("camera",), **chosen)
 
 
-def test_poses_that_nothing_makes_are_reported():
-    with pytest.raises(MissingObservation, match="poses are needed"):
+def test_a_camera_motion_that_nothing_makes_is_reported():
+    with pytest.raises(MissingObservation, match="camera motion is needed"):
         observe(clip(), needs=("camera_motion",))
 
 

@@ -99,7 +99,7 @@ def observe(
 
     Raises:
         InputError: a kind or name that does not exist, or cues that need each other.
-        MissingObservation: something is needed that no cue makes, such as poses.
+        MissingObservation: something is needed that no cue makes alone.
     """
     chosen = {"depth": depth, "tracks": tracks, "moving": moving, "camera": camera}
     work = _Work(video, chosen, device, journal or Journal(("observe", video.name)))
@@ -125,7 +125,8 @@ class _Work:
         if kind in waiting:
             raise InputError(f"the cues for {', '.join(waiting)} need each other; give one of them or choose another.")
         if kind not in KINDS:
-            raise MissingObservation(f"{kind} are needed but no cue makes them alone; pass them in `given`.")
+            name = kind.replace("_", " ")
+            raise MissingObservation(f"the {name} is needed but no cue makes it alone; pass it in `given`.")
         cue = self._cue(kind)
         for need in cue.needs:
             observed = self.fill(need, observed, (*waiting, kind))
