@@ -455,6 +455,15 @@ def test_colmap_cameras_are_those_of_the_original_images(scene: Scene, tmp_path:
     np.testing.assert_array_equal(mask == 0, np.kron(scene.moving[1], np.ones((3, 3))) > 0)
 
 
+def test_a_static_point_that_is_also_a_track_is_exported_once(scene: Scene) -> None:
+    tracked = colmap.model_of(replace(scene, static_points=None, static_colour=None))
+    count = len(tracked.points_world)
+    both = np.concatenate([tracked.points_world, tracked.points_world[:1] + 5]).astype(np.float32)
+    again = colmap.model_of(replace(scene, static_points=both, static_colour=np.zeros((count + 1, 3), np.uint8)))
+    assert count > 0 and len(again.points_world) == count + 1
+    assert np.allclose(again.points_world[-1], both[-1])
+
+
 def test_colmap_tracks_are_static_seen_twice_and_reproject(scene: Scene) -> None:
     model = colmap.model_of(scene)
     assert scene.tracks is not None and scene.static_points is not None

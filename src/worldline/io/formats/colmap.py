@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from worldline.errors import FormatError, OutputError
 from worldline.geometry import camera as pinhole
@@ -80,6 +80,8 @@ def model_of(scene: Scene) -> Model:
     points, colour, error_px, observations, uv = _track_points(scene, intrinsics)
     static = np.zeros((0, 3)) if scene.static_points is None else np.asarray(scene.static_points, dtype=np.float64)
     static_colour = np.full(static.shape, 180) if scene.static_colour is None else np.asarray(scene.static_colour)
+    alone = ~_among(static, points)
+    static, static_colour = static[alone], static_colour[alone]
     cameras = intrinsics[:1] if shared else intrinsics
     return Model(
         model=(model,) * len(cameras),
@@ -142,6 +144,13 @@ def _affine(scene: Scene) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"
     """Scale and offset from stored to original uv."""
     matrix = np.eye(3) if scene.original_from_stored is None else scene.original_from_stored
     return np.diag(matrix)[:2], matrix[:2, 2]
+
+
+def _among(points: Float[np.ndarray, "n 3"], others: Float[np.ndarray, "m 3"]) -> Bool[np.ndarray, "n"]:
+    """Which points are among the others, bit for bit in single precision."""
+    whole = np.dtype((np.void, 12))
+    mine, theirs = (np.ascontiguousarray(p, dtype=np.float32).view(whole).ravel() for p in (points, others))
+    return np.isin(mine, theirs)
 
 
 def _track_points(
