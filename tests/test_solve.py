@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from worldline.errors import SolveFailed
 from worldline.geometry import camera, se3
 from worldline.solve import bundle, terms
 from worldline.solve.methods import Dense
@@ -221,3 +222,10 @@ def test_any_function_can_be_a_term():
     found = minimise(state, [rosenbrock], {"x"}, Dense(), Stop(200, 1e-16))
     torch.testing.assert_close(found.state["x"], torch.ones(1, 2, dtype=torch.float64), atol=1e-4, rtol=0)
     assert total_cost(found.state, [rosenbrock]) < 1e-8
+
+
+def test_a_bundle_without_any_sighting_fails_in_one_sentence():
+    samples, world_from_cam, k, points, _ = world()
+    none = samples.chosen(torch.zeros(len(samples), dtype=torch.bool))
+    with pytest.raises(SolveFailed, match="nothing static is tracked"):
+        bundle.adjust(none, world_from_cam, k, points[:0])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from worldline.errors import SolveFailed
 from worldline.solve.methods import (
     Layout,
     damped_solve,
@@ -35,11 +36,17 @@ class Schur:
     group: int = 384
 
     def prepare(self, state: State, terms: Sequence[Term], free: frozenset[str]) -> Callable[[State], System]:
-        """Sort the structure into groups with a common range of frames; done once per problem."""
+        """Sort the structure into groups with a common range of frames; done once per problem.
+
+        Raises:
+            SolveFailed: no term looks at any point.
+        """
         layout = Layout.of(state, sorted(free - {self.eliminate}))
         on_points = [t for t in terms if any(v == self.eliminate for v, _ in t.uses)]
         others = [t for t in terms if not any(v == self.eliminate for v, _ in t.uses)]
         samples = [_Samples.of(t, self.eliminate, layout) for t in on_points]
+        if not any(len(s.point) for s in samples):
+            raise SolveFailed("nothing static is tracked, so there is nothing to solve; try a clip with more texture.")
         groups = _Groups.of(len(state[self.eliminate]), samples, self.group)
         size = tangent_size(state[self.eliminate])
         return lambda at: _assemble(at, on_points, others, samples, groups, layout, self.eliminate, size)

@@ -1,4 +1,4 @@
-"""The uni4d engine: evidence, cameras, bundle, structure, ratios, motion, fusion, each a resumable stage.
+"""The uni4d engine: evidence, cameras, bundle, points, ratios, motion, fusion, each a resumable stage.
 
 Source: Uni4D (arXiv 2503.21761); what differs from the release is said in each stage's file.
 """
@@ -43,7 +43,7 @@ class Uni4D:
         inputs, settings = Inputs.of(self.config, video, observed), self.config
         cameras = journal.run("cameras", lambda: stages.find_cameras(inputs), settings=settings)
         bundled = journal.run("bundle", lambda: stages.bundle(inputs, cameras), settings=settings)
-        points = journal.run("structure", lambda: stages.find_structure(inputs, bundled), settings=settings)
+        points = journal.run("points", lambda: stages.find_structure(inputs, bundled), settings=settings)
         ratios = journal.run("ratios", lambda: stages.find_ratios(inputs, bundled, points), settings=settings)
         moved = journal.run("motion", lambda: follow_moving_points(inputs, bundled, ratios), settings=settings)
         fused = journal.run("fusion", lambda: fuse(inputs, bundled, ratios, moved), settings=settings)

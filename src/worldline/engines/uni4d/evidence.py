@@ -21,7 +21,8 @@ STATIC, MOVING, UNSURE = 0, 1, 2
 
 @dataclass(frozen=True)
 class Labelling:
-    """Margins are shares of the image width; a track needs `least` samples, `share` of them on its side."""
+    """Margins are shares of the image width; a track needs `least` samples (fewer in a shorter clip),
+    `share` of them on its side."""
 
     static_margin: float = 0.012
     moving_margin: float = 0.004
@@ -53,7 +54,7 @@ def collect(tracks: PixelTracks, masks: MovingMasks, width: int, height: int, la
     count = tracks.visible.shape[1]
     per_zone = [np.bincount(track[zone == z], minlength=count) for z in (STATIC, MOVING)]
     sure = per_zone[STATIC] + per_zone[MOVING]
-    enough = sure >= labelling.least
+    enough = sure >= min(labelling.least, len(ok))
     is_static = enough & (per_zone[STATIC] >= labelling.share * sure)
     is_moving = enough & ~is_static & (per_zone[MOVING] >= labelling.share * sure)
     group = np.where(is_static, 0, -1)
