@@ -35,6 +35,11 @@ _ROWS = (
     ("moving 3D tracks, median error", "track_epe_median_moving_m", 100, "cm"),
 )
 
+_ABOUT_MOVERS = (
+    "  one camera cannot see the depth of what moves: movers are placed where they seem to touch the ground,\n"
+    "  with a sigma that says how little is known."
+)
+
 
 def run(
     out: Annotated[Path, arg(aliases=["-o"], metavar="OUT")] = Path("worldline_demo"),
@@ -95,4 +100,5 @@ def table(report: Report) -> str:
         for label, name, scale, unit in _ROWS
         if name in report.metrics
     ]
-    return "\n".join([f"errors against the truth ({len(report.frames)} frames; only the clip was seen):", *rows])
+    head = f"errors against the truth ({len(report.frames)} frames; only the clip was seen):"
+    return "\n".join([head, *rows, _ABOUT_MOVERS])

@@ -18,7 +18,7 @@ from worldline.solve.structure import RigidStructure, StructureSettings
 NOTES = {
     "static": "the camera stands still, so its focal length and the depth of the scene cannot be seen; "
     "a field of view of 60 degrees is assumed.",
-    "turning": "the camera only turns, so the depth of the static scene cannot be seen.",
+    "turning": "the camera only turns (or sees a single plane), so the depth of the static scene cannot be seen.",
 }
 
 
