@@ -264,3 +264,13 @@ def test_tracks_in_a_world_with_movers_are_where_the_truth_is(kind):
     assert both.sum() > 500
     assert np.median(gap) < 0.15
     assert (gap > 3).mean() < 0.04
+
+
+def test_a_cut_is_said_where_it_is_and_a_whole_clip_has_none(turning):
+    whole, *_ = turning
+    other = np.random.default_rng(3).integers(0, 255, (1, HEIGHT, WIDTH, 3)).astype(np.uint8)
+    cut = Video(np.concatenate([whole.frames[:8], np.repeat(other, 8, 0)]), np.arange(16) / 25.0)
+    cue = flow_tracks.build(flow_tracks.Config())
+    assert cue(whole, Observations(), Journal("whole")).source.notes == ()
+    notes = cue(cut, Observations(), Journal("cut")).source.notes
+    assert len(notes) == 1 and "from 0.28 s to 0.32 s" in notes[0]

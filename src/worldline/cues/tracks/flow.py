@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from worldline.cues import optical_flow, patches
 from worldline.cues.optical_flow import DenseFlow, dense_flow, sample
@@ -25,6 +25,9 @@ from worldline.geometry import pixels
 from worldline.scene.journal import Arrays, Journal
 from worldline.scene.observations import Observations, PixelTracks, Source
 from worldline.scene.video import Video
+
+BROKEN = 0.05
+"""Share of the tracks that get from one frame to the next below which the clip is probably cut there."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,19 @@ class FlowTracks:
             }
 
         stored = journal.run("tracks/flow", compute, settings=self.config)
-        return PixelTracks(
-            stored["uv"], stored["visible"], stored["sigma_px"], stored["query_frame"], Source("tracks/flow")
-        )
+        source = Source("tracks/flow", notes=_breaks(stored["visible"], video.times_s))
+        return PixelTracks(stored["uv"], stored["visible"], stored["sigma_px"], stored["query_frame"], source)
+
+
+def _breaks(visible: Bool[np.ndarray, "t n"], times_s: Float[np.ndarray, "t"]) -> tuple[str, ...]:
+    """A sentence for every place in time that almost no track gets across."""
+    before = np.maximum(visible[:-1].sum(1), 1)
+    across = (visible[:-1] & visible[1:]).sum(1) / before
+    return tuple(
+        f"almost nothing can be followed from {times_s[t]:.2f} s to {times_s[t + 1]:.2f} s; if the clip is cut there, "
+        "reconstruct each shot by itself with --start and --end."
+        for t in np.flatnonzero((across < BROKEN) & (before >= 50))
+    )
 
 
 def build(config: Config) -> FlowTracks:
