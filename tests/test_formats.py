@@ -512,3 +512,11 @@ def test_colmap_that_is_not_one_is_refused(scene: Scene, tmp_path: Path) -> None
     (folder / "cameras.txt").write_text("1 FISHEYE 10 10 1 2 3\n")
     with pytest.raises(FormatError, match="not a COLMAP text model"):
         colmap.read_model(folder)
+
+
+def test_a_trajectory_out_of_order_is_sorted_and_says_so(tmp_path):
+    file = tmp_path / "recorded.txt"
+    file.write_text("2 2 0 0 0 0 0 1\n1 1 0 0 0 0 0 1\n2 9 0 0 0 0 0 1\n3 3 0 0 0 0 0 1\n")
+    found = tum.read(file)
+    assert found.times_s.tolist() == [1, 2, 3] and found.world_from_cam[:, 0, 3].tolist() == [1, 2, 3]
+    assert "sorted and 1 with a repeated time left out" in found.notes[0]

@@ -69,6 +69,8 @@ def read(path: str | Path, *, order: Order = "auto") -> Trajectory:
     there, which under the wrong order is half a turn. Smoothness can not tell: reading scalar-first as scalar-last
     maps the turns about the camera's axes to those about the world's, which are as smooth.
 
+    Lines are put in order of time and repeated times left out, with a note.
+
     Raises:
         InputError: no such file. FormatError: not eight finite numbers per line, or a quaternion of length zero.
     """
@@ -79,7 +81,20 @@ def read(path: str | Path, *, order: Order = "auto") -> Trajectory:
     rotation = as_first if swapped or order == "wxyz" else as_last
     note = f"{Path(path).name} stores quaternions scalar first (w x y z) against the format; it was read that way."
     motion = se3.from_rotation_translation(rotation, centres)
-    return Trajectory(times_s.numpy(), motion.numpy(), (note,) if swapped else ())
+    kept, said = _in_order(times_s, Path(path).name)
+    return Trajectory(times_s[kept].numpy(), motion[kept].numpy(), ((note,) if swapped else ()) + said)
+
+
+def _in_order(times_s: torch.Tensor, name: str) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Lines by time, the first of equal times, and what was changed: recorders do repeat and swap stamps."""
+    order = times_s.argsort(stable=True)
+    first = torch.ones_like(order, dtype=torch.bool)
+    first[1:] = times_s[order].diff() > 0
+    kept = order[first]
+    if len(kept) == len(times_s) and bool((kept.diff() > 0).all()):
+        return kept, ()
+    lost = len(times_s) - len(kept)
+    return kept, (f"{name} is not in order of time: its lines were sorted and {lost} with a repeated time left out.",)
 
 
 def _is_none(rotation: torch.Tensor) -> bool:
