@@ -8,7 +8,8 @@ from worldline.errors import SolveFailed
 from worldline.geometry import se3, sim3
 from worldline.scene.observations import PixelTracks, Source
 from worldline.solve.resection import interpolate_missing, refine_cameras
-from worldline.solve.structure import MEDIAN_DEPTH, StructureSettings, rigid_structure, structure_at
+from worldline.solve.structure import MEDIAN_DEPTH, rigid_structure, structure_at
+from worldline.solve.structure_settings import StructureSettings
 from worldline.solve.triangulation import triangulate
 
 WIDTH, HEIGHT, FOCAL = 640, 480, 560.0

@@ -11,7 +11,8 @@ from worldline.geometry import camera
 from worldline.scene.journal import Arrays, Journal, content_key
 from worldline.scene.observations import CameraMotion, Observations, PixelTracks, Source
 from worldline.scene.video import Video
-from worldline.solve.structure import MEDIAN_DEPTH, RigidStructure, StructureSettings, rigid_structure, structure_at
+from worldline.solve.structure import MEDIAN_DEPTH, RigidStructure, rigid_structure, structure_at
+from worldline.solve.structure_settings import StructureSettings
 
 ESTIMATED = "camera/selfcal"
 """Source of cameras and poses that came from here: they carry no knowledge of their own."""

@@ -13,7 +13,8 @@ from worldline.geometry.camera import Camera
 from worldline.scene.journal import Journal
 from worldline.scene.observations import CameraPrior, Observations, Source
 from worldline.scene.video import Video
-from worldline.solve.structure import RigidStructure, StructureSettings
+from worldline.solve.structure import RigidStructure
+from worldline.solve.structure_settings import StructureSettings
 
 NOTES = {
     "static": "the camera stands still, so its focal length and the depth of the scene cannot be seen; "
