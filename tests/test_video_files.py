@@ -539,3 +539,10 @@ def test_public_recordings_are_read_whole(name: str, frames: int, size: tuple[in
     video = read_video(DATA / name, max_side=64)
     assert (len(video), video.original_size) == (frames, size)
     assert video.facts is not None and video.facts["lost_frames"] == 0
+
+
+def test_the_same_frames_give_the_same_file(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (24, 40, 60, 3)).astype(np.uint8)
+    frames = [cv2.resize(image, (480, 320), interpolation=cv2.INTER_CUBIC) for image in noise]
+    contents = {write_video(tmp_path / f"{i}.mp4", frames, 20.0).read_bytes() for i in range(3)}
+    assert len(contents) == 1

@@ -397,7 +397,9 @@ def _encode(path: Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float
     with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(100_000))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": str(crf), "preset": "medium"}
+        # x264's lookahead reads memory it has not written: without B frames and macroblock trees, which need it, the
+        # same frames always give the same bits
+        stream.options = {"crf": str(crf), "preset": "medium", "bf": "0", "x264-params": "mbtree=0"}
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         for image in itertools.chain([first], remaining):
