@@ -31,8 +31,9 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
     """The scene, with the history of how it was found and the health of every frame."""
     video, observed, depth = inputs.video, inputs.observed, inputs.depth
     assert observed.camera is not None
-    tracks = world_tracks(inputs, found.structure, found.motion)
     fits = found.structure["misfit"] < health.FITTING
+    static = {name: found.structure[name][fits] for name in ("points", "columns", "sigma")}
+    tracks = world_tracks(inputs, static, found.motion)
     return Scene(
         times_s=video.times_s,
         camera=Camera(found.bundle["intrinsics"], video.width, video.height, observed.camera.camera.distortion),
@@ -43,8 +44,8 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
         moving=found.fusion["moving"],
         image=video.frames,
         tracks=tracks,
-        static_points=found.structure["points"][fits],
-        static_colour=tracks.colour[: len(fits)][fits],
+        static_points=static["points"],
+        static_colour=tracks.colour[: len(static["points"])],
         metric=depth.metric,
         metric_source=f"depth from {depth.source.name}" if depth.metric else "unknown scale",
         health=health.per_frame(inputs, found.bundle, found.structure, found.fusion),
@@ -71,7 +72,7 @@ def _history(inputs: Inputs, found: Found) -> tuple[Step, ...]:
 
 
 def world_tracks(inputs: Inputs, points: Arrays, moved: Arrays) -> WorldTracks:
-    """Static tracks (one position at all times), then moving ones."""
+    """Static tracks that fit the rigid scene (one position at all times), then moving ones."""
     count = len(inputs.video)
     columns = np.concatenate([points["columns"], moved["columns"]])
     static = np.broadcast_to(points["points"], (count, *points["points"].shape))

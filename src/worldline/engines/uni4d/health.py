@@ -7,8 +7,8 @@ import numpy as np
 from worldline.engines.uni4d.inputs import Inputs
 from worldline.scene.journal import Arrays
 
-FITTING = 3.0
-"""Median whitened reprojection error up to which a static track counts as fitting."""
+FITTING = 1.8
+"""Robust whitened reprojection error (1 expected, 2.8 at most) up to which a static track counts as fitting."""
 
 
 def per_frame(inputs: Inputs, bundled: Arrays, points: Arrays, fused: Arrays) -> dict[str, np.ndarray]:

@@ -52,7 +52,7 @@ class Bundling:
     coarse_steps: int = 12
     steps: int = 4
     last_steps: int = 8
-    knee: float = 6.0
+    knee: float = 4.0
     last_knee: float = 6.0
 
 
@@ -83,6 +83,10 @@ class Tracks:
         log_depth = torch.where(known, log_depth, torch.zeros_like(log_depth))
         sigma = torch.where(known, sigma, torch.full_like(sigma, 1e6))
         return samples, DepthSamples(log_depth, sigma, self.scale_sigma)
+
+    def points_of(self, chosen: np.ndarray) -> Int[Tensor, "m"]:
+        """The number, among the chosen tracks, behind each of their sightings in the order of `samples`."""
+        return self.seen[:, _places(chosen, self.seen)].nonzero(as_tuple=True)[1]
 
 
 def spread(tracks: Tracks, query_frame: np.ndarray, cell_px: float, count: int) -> Int[np.ndarray, "k"]:
@@ -151,16 +155,13 @@ def bundle_cameras(
     first = solve(coarse, start, cast(tracks, coarse, start), 20.0, Stop(settings.coarse_steps, 1e-3), 1.0)
     cameras = _cameras(first)
     points, square = structure(tracks, chosen, cameras, settings, knee=20.0)
-    noise = float(square.median().div(2 * np.log(2)).sqrt().clamp(0.2, 5.0))
+    noise = _noise(square)
     fine = solve(chosen, cameras, points, settings.knee, Stop(settings.steps, 3e-4), noise)
     keep = _fits(thinned, chosen, fine, settings.drop)
+    kept = _places(keep, fine.points)
+    noise *= _noise(fine.square[kept[thinned.points_of(chosen)]])
     last = solve(
-        chosen[keep],
-        _cameras(fine),
-        fine.points[_places(keep, fine.points)],
-        settings.last_knee,
-        Stop(settings.last_steps, 1e-4),
-        noise,
+        chosen[keep], _cameras(fine), fine.points[kept], settings.last_knee, Stop(settings.last_steps, 1e-4), noise
     )
     cameras = _cameras(last)
     before, after = (held_out_error(tracks, held, c, settings) for c in (start, cameras))
@@ -241,6 +242,17 @@ def _thin(seen: Tensor, chosen: np.ndarray, most: int) -> Tensor:
     return out
 
 
+def _noise(square: Float[Tensor, "m"]) -> float:
+    """Multiple of the claimed sigma that explains the squared, whitened errors, by their lower quartile.
+
+    Two equal normal components have a quartile of -2 ln(3/4); outliers hardly move it, even when they are many.
+    """
+    if len(square) == 0:
+        return 1.0
+    quartile = square.sort().values[len(square) // 4]
+    return float((quartile / (-2 * np.log(0.75))).sqrt().clamp(0.2, 5.0))
+
+
 def _places(chosen: np.ndarray, like: Tensor) -> Tensor:
     """Numbers or a mask on the host as an index on the device of `like`."""
     return torch.as_tensor(chosen, device=like.device)
@@ -252,7 +264,7 @@ def _cameras(result: BundleResult) -> Cameras:
 
 def _fits(tracks: Tracks, chosen: np.ndarray, result: BundleResult, drop: float) -> np.ndarray:
     """Which tracks have a mean robust cost below `drop` times the median."""
-    point = tracks.seen[:, _places(chosen, tracks.seen)].nonzero(as_tuple=True)[1]
+    point = tracks.points_of(chosen)
     cost = GemanMcClure(4.0).cost(result.square)
     mean = cost.new_zeros(len(chosen)).index_add_(0, point, cost) / torch.bincount(
         point, minlength=len(chosen)
