@@ -84,8 +84,8 @@ def test_rpe_r_is_the_angle_between_relative_rotations():
 )
 @pytest.mark.parametrize("delta", [1, 3])
 def test_agreement_with_evo(seed, kind, scaled, aligned, delta):
-    metrics = pytest.importorskip("evo.core.metrics")
-    PosePath3D = pytest.importorskip("evo.core.trajectory").PosePath3D
+    metrics = pytest.importorskip("evo.core.metrics", reason="evo is not installed")
+    PosePath3D = pytest.importorskip("evo.core.trajectory", reason="evo is not installed").PosePath3D
     truth = random_path(seed, 30)
     estimate = truth @ random_path(seed + 100, 30, noise=0.1)
     if aligned:

@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import pytest
 import torch
 from hypothesis import given, settings
@@ -258,7 +259,6 @@ def test_undistort_undoes_distort(seed, count):
 
 
 def test_distortion_agrees_with_opencv():
-    cv2 = pytest.importorskip("cv2")
     distortion = (0.2, -0.1, 0.003, -0.002, 0.05)
     xy = 0.5 * normal(1, 30, 2)
     eye, points = torch.eye(3).numpy(), torch.cat([xy, torch.ones(30, 1)], -1).numpy()

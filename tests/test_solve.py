@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy import optimize
 
 from worldline.errors import SolveFailed
 from worldline.geometry import camera, se3
@@ -158,7 +159,6 @@ def test_bundle_adjustment_finds_the_true_cameras_points_and_focal():
 
 
 def test_bundle_adjustment_matches_scipy_on_the_same_problem():
-    optimize = pytest.importorskip("scipy.optimize")
     samples, world_from_cam, k, points, g = world(frames=4, count=15, noise_px=0.5)
     start_cams, start_points = disturbed(world_from_cam, points, g, 0.02)
     found = bundle.adjust(samples, start_cams, k, start_points, loss=Square(), stop=Stop(80, 1e-14))

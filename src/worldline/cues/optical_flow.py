@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from worldline.errors import InputError
 from worldline.geometry import pixels
@@ -110,14 +110,6 @@ def dense_flow(video: Video, journal: Journal, *, step: int = 1, config: Config 
 
     stored = journal.run(f"flow/{step}", compute, settings=chosen)
     return DenseFlow(step, (video.height, video.width), stored["forward"], stored["backward"])
-
-
-def flow_pair(
-    source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "h w"], config: Config | None = None
-) -> Float[np.ndarray, "h w 2"]:
-    """Flow of every pixel of one grey image to another, float32 pixels."""
-    with opencv_single_threaded():
-        return _match(source, target, config or Config())
 
 
 def disagreement_px(there: Float[np.ndarray, "h w 2"], back: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w"]:

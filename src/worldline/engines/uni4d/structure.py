@@ -113,11 +113,9 @@ class Cameras:
 
 @dataclass(frozen=True, eq=False)
 class Bundled:
-    """The cameras, which tracks held them, the measured noise (multiple of the claimed one), and how it went."""
+    """The cameras, the measured noise (multiple of the claimed one), and how it went."""
 
     cameras: Cameras
-    used: Int[np.ndarray, "k"]
-    dropped: Int[np.ndarray, "d"]
     noise: float
     outcome: dict[str, float | str | int]
 
@@ -173,9 +171,9 @@ def bundle_cameras(
     }  # fmt: skip
     if len(held) and not after <= before:
         outcome["kept"] = "start"
-        return Bundled(start, chosen, chosen[:0], noise, outcome)
+        return Bundled(start, noise, outcome)
     outcome["kept"] = "result"
-    return Bundled(cameras, chosen[keep], chosen[~keep], noise, outcome)
+    return Bundled(cameras, noise, outcome)
 
 
 def one_centre(world_from_cam: Float[Tensor, "t 4 4"]) -> bool:
