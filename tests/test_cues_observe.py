@@ -213,3 +213,36 @@ def test_an_upright_clip_has_the_typical_view_along_its_height():
 def test_an_impossible_focal_length_is_refused(focal):
     with pytest.raises(InputError, match="impossible"):
         observe(clip(focal_px=focal), needs=("camera",), camera="exif")
+
+
+def masks_known_in(known: list[bool]) -> MovingMasks:
+    return MovingMasks(np.ones((FRAMES, HEIGHT, WIDTH), np.uint8), Source("a folder"), known=np.array(known))
+
+
+def test_a_partly_given_item_is_handed_to_the_cue_that_completes_it():
+    chosen, _ = fakes()
+    given = Observations(moving=masks_known_in([True, False, True]))
+    seen = observe(clip(), needs=("moving",), given=given, **chosen)
+    assert chosen["moving"].saw is not None
+    assert chosen["moving"].saw.moving is given.moving
+    assert seen.moving is not given.moving
+
+
+def test_a_wholly_given_item_is_kept():
+    chosen, calls = fakes()
+    given = Observations(moving=masks_known_in([True, True, True]))
+    assert observe(clip(), needs=("moving",), given=given, **chosen).moving is given.moving
+    assert not calls
+
+
+def test_depth_with_holes_is_partial_and_whole_depth_is_not():
+    maps = np.ones((FRAMES, 10, 10), np.float32)
+    assert not DepthMaps(maps, maps, Source("sensor")).partial
+    holed = maps.copy()
+    holed[1, :2] = 0
+    assert DepthMaps(holed, maps, Source("sensor")).partial
+
+
+def test_a_quality_that_does_not_exist_is_named():
+    with pytest.raises(InputError, match="no quality 'superb'"):
+        observe(clip(), quality="superb")

@@ -19,7 +19,7 @@ from worldline.geometry import se3
 from worldline.geometry.camera import Camera
 from worldline.io.formats import colmap, export, formats, npz, ply, png_depth, tum
 from worldline.scene.motion import Flow, WorldTracks
-from worldline.scene.scene import Scene, Step
+from worldline.scene.scene import CameraSigma, Scene, Step
 from worldline.scene.store import load, save
 
 T, H, W, N = 5, 24, 32, 40
@@ -60,6 +60,7 @@ def scene() -> Scene:
         valid=valid,
         moving=moving,
         image=np.stack([np.roll(smooth, t, axis=1) for t in range(T)]),
+        camera_sigma=CameraSigma(np.linspace(0.01, 0.02, T), np.full(T, 0.001), 0.03),
         tracks=tracks,
         flow=Flow(1, rng.normal(size=(T, H, W, 3)).astype(np.float32), valid),
         static_points=rng.normal(size=(30, 3)).astype(np.float32),
@@ -82,6 +83,16 @@ def stored(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 
 ONE_OF_EACH = {"colmap": "out", "npz": "out.npz", "ply": "out.ply", "png-depth": "out", "tum": "out.tum"}
+
+
+def assert_same_camera_sigma(again: Scene, scene: Scene) -> None:
+    assert again.camera_sigma is not None and scene.camera_sigma is not None
+    for name, value in vars(scene.camera_sigma).items():
+        np.testing.assert_array_equal(getattr(again.camera_sigma, name), value)
+
+
+def test_the_uncertainty_of_the_cameras_is_stored(stored: Scene, scene: Scene) -> None:
+    assert_same_camera_sigma(stored, scene)
 
 
 def written(path: Path) -> dict[str, bytes]:
@@ -340,6 +351,7 @@ def test_npz_holds_everything(scene: Scene, stored: Scene, tmp_path: Path) -> No
         np.testing.assert_array_equal(getattr(again.tracks, name), values)
     np.testing.assert_array_equal(again.flow.displacement, scene.flow.displacement)
     np.testing.assert_array_equal(again.health["trust"], scene.health["trust"])
+    assert_same_camera_sigma(again, scene)
     np.testing.assert_array_equal(again.camera.intrinsics, scene.camera.intrinsics)
 
 

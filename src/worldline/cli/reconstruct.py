@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from worldline.cli.progress import shown
+from worldline.errors import InputError
 from worldline.run import Finished, Reading, Request, reconstruct_into
 from worldline.run.reconstruction import DEFAULT_MAX_SIDE, Product, default_output
 from worldline.view.page import page
@@ -30,6 +31,8 @@ def run(
     end: Annotated[float | None, arg(metavar="S")] = None,
     max_frames: Annotated[int | None, arg(metavar="N")] = None,
     max_side: Annotated[int, arg(metavar="N")] = DEFAULT_MAX_SIDE,
+    fast: bool = False,
+    best: bool = False,
     overwrite: bool = False,
     keep_stages: bool = False,
     as_json: Annotated[bool, arg(name="json")] = False,
@@ -50,13 +53,17 @@ def run(
         end: stop at this time, in seconds
         max_frames: use at most this many frames
         max_side: shrink frames whose longer side is larger
+        fast: less accurate, in about half the time
+        best: more accurate, in about three times the time
         overwrite: replace what is in the output folder
         keep_stages: keep the intermediate arrays
         as_json: print the record of the run as JSON, and nothing else, on stdout
         quiet: show no progress
     """
     reading = Reading(every=every, start_s=start, end_s=end, max_frames=max_frames, max_side=max_side)
-    request = Request(source=source, engine=engine, focal_px=focal, fov_deg=fov, reading=reading)
+    request = Request(
+        source=source, engine=engine, quality=quality_of(fast, best), focal_px=focal, fov_deg=fov, reading=reading
+    )
     with shown(quiet=quiet) as progress:
         finished = reconstruct_into(
             out or default_output(source),
@@ -68,6 +75,17 @@ def run(
         )
     record = {"out": str(finished.out), "found": finished.found, **finished.record}
     print(json.dumps(record, indent=1) if as_json else summary(finished))
+
+
+def quality_of(fast: bool, best: bool) -> str:
+    """The quality that the two flags mean.
+
+    Raises:
+        InputError: both.
+    """
+    if fast and best:
+        raise InputError("both --fast and --best were given; give only one.")
+    return "fast" if fast else "best" if best else "default"
 
 
 def summary(finished: Finished) -> str:

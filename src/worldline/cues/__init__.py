@@ -25,6 +25,9 @@ KINDS = ("camera", "tracks", "moving", "depth")
 AUTO = {"camera": "selfcal", "tracks": "flow", "moving": "rigid", "depth": "motion"}
 """What "auto" means for each kind; a video that knows its focal length takes its camera from there instead."""
 
+QUALITIES = ("fast", "default", "best")
+DEFAULT_QUALITY = "default"
+
 Item: TypeAlias = CameraPrior | PixelTracks | MovingMasks | DepthMaps | CameraMotion
 _FIELD_OF = {
     CameraPrior: "camera",
@@ -89,20 +92,25 @@ def observe(
     tracks: Choice = "auto",
     moving: Choice = "auto",
     camera: Choice = "auto",
+    quality: str = DEFAULT_QUALITY,
     device: str = "auto",
     journal: Journal | None = None,
 ) -> Observations:
     """What is known about a video: everything `given`, and what is needed and missing made by cues.
 
     Each of depth, tracks, moving and camera is the name of a cue (`cue_models` lists them), the Config of one, a
-    Cue, or "auto". Cues that need other items get them first.
+    Cue, or "auto". Cues that need other items get them first. `quality` (one of QUALITIES) chooses the settings of
+    the cues that have several, such as `Config.fast()`. An item that is only partly given (`partial`: a mask for some
+    frames, depth with holes) is handed to the cue, which completes it.
 
     Raises:
-        InputError: a kind or name that does not exist, or cues that need each other.
+        InputError: a quality, a kind or name that does not exist, or cues that need each other.
         MissingObservation: something is needed that no cue makes alone.
     """
     chosen = {"depth": depth, "tracks": tracks, "moving": moving, "camera": camera}
-    work = _Work(video, chosen, device, journal or Journal(("observe", video.name)))
+    if quality not in QUALITIES:
+        raise InputError(f"there is no quality {quality!r}; choose one of {', '.join(QUALITIES)}.")
+    work = _Work(video, chosen, quality, device, journal or Journal(("observe", video.name)))
     observed = given or Observations()
     for kind in needs:
         observed = work.fill(kind, observed, ())
@@ -113,6 +121,7 @@ def observe(
 class _Work:
     video: Video
     chosen: dict[str, Choice]
+    quality: str
     device: str
     journal: Journal
 
@@ -120,7 +129,7 @@ class _Work:
         """The observations with `kind` in them, made after what its cue needs."""
         if kind not in {f.name for f in fields(Observations)} - {"notes"}:
             raise InputError(f"there is no observation {kind!r}; choose from {', '.join(KINDS)}.")
-        if getattr(observed, kind) is not None:
+        if _whole(getattr(observed, kind)):
             return observed
         if kind in waiting:
             raise InputError(f"the cues for {', '.join(waiting)} need each other; give one of them or choose another.")
@@ -130,7 +139,7 @@ class _Work:
         cue = self._cue(kind)
         for need in cue.needs:
             observed = self.fill(need, observed, (*waiting, kind))
-        if getattr(observed, kind) is not None:
+        if _whole(getattr(observed, kind)):
             return observed
         return _merged(kind, observed, cue(self.video, observed, self.journal))
 
@@ -139,7 +148,7 @@ class _Work:
         if isinstance(choice, str):
             name = auto(kind, self.video) if choice == "auto" else choice
             module = cue_module(kind, name)
-            return module.build(on_device(module.Config(), self.device))
+            return module.build(on_device(with_quality(module.Config, self.quality), self.device))
         if callable(choice):
             return choice
         if is_dataclass(choice) and not isinstance(choice, type):
@@ -153,20 +162,30 @@ def auto(kind: str, video: Video) -> str:
     return "exif" if kind == "camera" and known else AUTO[kind]
 
 
+def with_quality(config: type, quality: str) -> Any:
+    """The settings of a quality: what the `Config` makes under that name, or its defaults where it has no such."""
+    return getattr(config, quality, config)()
+
+
 def on_device(config: Any, device: str) -> Any:
     """The Config of a cue or an engine for a device; as it is where it has no such choice, or `device` is "auto"."""
     named = "device" in {f.name for f in fields(config)}
     return replace(config, device=device) if named and device != "auto" else config
 
 
+def _whole(item: Item | None) -> bool:
+    return item is not None and not getattr(item, "partial", False)
+
+
 def _merged(kind: str, observed: Observations, made: Item | Observations) -> Observations:
     new = made if isinstance(made, Observations) else Observations(**{_FIELD_OF[type(made)]: made})  # type: ignore[arg-type]
     if getattr(new, kind) is None:
         raise MissingObservation(f"the {kind} cue made no {kind}; choose another of {', '.join(cue_models(kind))}.")
-    items = [(f, getattr(new, f)) for f in _FIELD_OF.values() if getattr(observed, f) is None]
+    completed = {kind: getattr(new, kind)}
+    items = [(f, getattr(new, f)) for f in _FIELD_OF.values() if getattr(observed, f) is None or f in completed]
     notes = tuple(note for _, item in items if item is not None for note in item.source.notes)
     fresh = tuple(n for n in (*new.notes, *notes) if n not in observed.notes)
-    return replace(new.merged(observed), notes=observed.notes + tuple(dict.fromkeys(fresh)))
+    return replace(new.merged(observed), **completed, notes=observed.notes + tuple(dict.fromkeys(fresh)))
 
 
 def _installed() -> dict[tuple[str, str], Any]:

@@ -54,11 +54,13 @@ class Request:
 
     Attributes:
         source: a video file or a folder of images.
+        quality: "fast", "default" or "best".
         focal_px: known focal length in pixels of the original image; fov_deg: known horizontal field of view.
     """
 
     source: Path
     engine: str = "auto"
+    quality: str = cues.DEFAULT_QUALITY
     focal_px: float | None = None
     fov_deg: float | None = None
     reading: Reading = Reading()
@@ -84,6 +86,7 @@ def reconstruct(
     *,
     engine: str = "auto",
     config: Any = None,
+    quality: str = cues.DEFAULT_QUALITY,
     device: str = "auto",
     journal: Journal | None = None,
 ) -> Scene:
@@ -91,7 +94,8 @@ def reconstruct(
 
     Args:
         observed: known depth, tracks, masks, camera or poses; what the engine needs beyond them is made from the video.
-        engine: a name from `worldline.engines()`; config: that engine's `Config`, or None for its defaults.
+        engine: a name from `worldline.engines()`; config: that engine's `Config`, or None for that of the quality.
+        quality: "fast", "default" or "best"; every cue and engine says in its `Config` what it means by that.
         device: "auto", "cpu" or "cuda", for cues and engines that have the choice.
         journal: keeps the stages in a folder so that they can be resumed; None writes nothing.
 
@@ -104,8 +108,9 @@ def reconstruct(
         video = read_video(Path(video), max_side=DEFAULT_MAX_SIDE)
     _require_motion(video)
     module = engine_module(DEFAULT_ENGINE if engine == "auto" else engine)
-    solve = module.build(cues.on_device(module.Config() if config is None else config, device))
-    known = cues.observe(video, needs=solve.needs, given=observed, device=device, journal=journal)
+    settings = cues.with_quality(module.Config, quality) if config is None else config
+    solve = module.build(cues.on_device(settings, device))
+    known = cues.observe(video, needs=solve.needs, given=observed, quality=quality, device=device, journal=journal)
     scene = solve(video, known, journal)
     return replace(scene, notes=_once((*video.notes, *known.notes, *scene.notes)))
 
@@ -170,7 +175,9 @@ def _scene_on_disk(request: Request, stages: Path, journal: Journal) -> Scene:
             )
         for note in video.notes:
             journal.progress.note(note)
-        scene = reconstruct(video, _known(request, video), engine=request.engine, journal=journal)
+        scene = reconstruct(
+            video, _known(request, video), engine=request.engine, quality=request.quality, journal=journal
+        )
         with journal.timed("save"):
             first = Step("read", asdict(request.reading), _size_facts(video))
             save(replace(scene, history=(first, *scene.history)), path)

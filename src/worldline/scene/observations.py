@@ -15,6 +15,9 @@ from jaxtyping import Bool, Float, Integer
 from worldline.errors import InputError, MissingObservation
 from worldline.geometry.camera import Camera
 
+WHOLE_SHARE = 0.98
+"""Share of its pixels from which a depth map counts as whole."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -43,6 +46,12 @@ class DepthMaps:
 
     def __post_init__(self) -> None:
         _same_shape("depth", self.depth_z, "its sigma", self.sigma)
+
+    @property
+    def partial(self) -> bool:
+        """Whether pixels are left for a cue to complete: sensors have holes, LiDAR sees a few points."""
+        known = np.array([np.mean((np.asarray(z) > 0) & np.isfinite(z)) for z in self.depth_z])
+        return bool((known < WHOLE_SHARE).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +84,18 @@ class MovingMasks:
     Attributes:
         ids: (T, h, w) uint8: 0 static, else the number of a moving object (the same over time where known).
         probability: (T, h, w) float32 in [0, 1] that the pixel moves; None means certain.
+        known: (T,) bool, the frames whose mask says anything; None means all.
     """
 
     ids: Integer[np.ndarray, "t h w"]
     source: Source
     probability: Float[np.ndarray, "t h w"] | None = None
+    known: Bool[np.ndarray, "t"] | None = None
+
+    @property
+    def partial(self) -> bool:
+        """Whether frames are left for a cue to complete."""
+        return self.known is not None and not bool(self.known.all())
 
     def __post_init__(self) -> None:
         if self.probability is not None:
@@ -114,6 +130,22 @@ class CameraMotion:
 
 
 @dataclass(frozen=True, eq=False)
+class KnownLengths:
+    """Distances between pairs of static points, each pair marked in one frame; they give the scene its scale.
+
+    Attributes:
+        frame: (K,) int. uv: (K, 2, 2) float, the two ends in pixels of the video, centres at +0.5.
+        length_m: (K,) metres; sigma_m: (K,) standard deviation.
+    """
+
+    frame: Integer[np.ndarray, "k"]
+    uv: Float[np.ndarray, "k 2 2"]
+    length_m: Float[np.ndarray, "k"]
+    sigma_m: Float[np.ndarray, "k"]
+    source: Source
+
+
+@dataclass(frozen=True, eq=False)
 class Observations:
     """The bundle of items; `require` turns a missing one into a sentence that says how to supply it."""
 
@@ -122,6 +154,7 @@ class Observations:
     moving: MovingMasks | None = None
     camera: CameraPrior | None = None
     camera_motion: CameraMotion | None = None
+    lengths: KnownLengths | None = None
     notes: tuple[str, ...] = ()
 
     def require(self, names: Iterable[str]) -> None:

@@ -27,6 +27,20 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
+class CameraSigma:
+    """How well the cameras are known, once a scene is aligned with the truth (by a similarity unless it is metric).
+
+    Attributes:
+        centre: (T,) standard deviation of the camera centre per axis, units of the scene.
+        rotation_rad: (T,) standard deviation of the rotation per axis. focal: relative, of the focal length.
+    """
+
+    centre: Float[np.ndarray, "t"]
+    rotation_rad: Float[np.ndarray, "t"]
+    focal: float
+
+
+@dataclass(frozen=True, eq=False)
 class Scene:
     """One consistent 4D scene. World = first camera unless gravity or a known pose says otherwise; OpenCV axes.
 
@@ -36,6 +50,7 @@ class Scene:
         depth_sigma: (T, H, W) float32, standard deviation of log depth.
         valid: (T, H, W) bool, where depth means anything. moving: (T, H, W) uint8 object ids, 0 static.
         image: (T, H, W, 3) uint8 colours at the depth's resolution, or None.
+        camera_sigma: uncertainty of the cameras, None where it was not estimated.
         tracks, flow: motion, either or both. metric: lengths are metres; metric_source says how that is known.
         static_points: (M, 3) float32 structure, static_colour: (M, 3) uint8.
         health: per-frame self-check, name -> (T,) array; `trust` in [0, 1] is always there.
@@ -51,6 +66,7 @@ class Scene:
     valid: Bool[LazyArray, "t h w"]
     moving: Integer[LazyArray, "t h w"]
     image: UInt8[LazyArray, "t h w 3"] | None = None
+    camera_sigma: CameraSigma | None = None
     tracks: WorldTracks | None = None
     flow: Flow | None = None
     static_points: Float[np.ndarray, "m 3"] | None = None

@@ -9,6 +9,7 @@ Reading is lazy: per-frame maps stay zarr arrays until indexed.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from worldline.errors import FormatError, InputError
 from worldline.geometry.camera import Camera
 from worldline.scene.atomic import written_whole
 from worldline.scene.motion import Flow, WorldTracks
-from worldline.scene.scene import Scene, Step
+from worldline.scene.scene import CameraSigma, Scene, Step
 
 VERSION = 1
 _MANIFEST = "manifest.json"
@@ -92,14 +93,18 @@ def _write_arrays(scene: Scene, path: Path) -> None:
         if getattr(scene, name) is not None:
             put(name, np.asarray(getattr(scene, name)), by_frame=False)
     put("intrinsics", scene.camera.intrinsics, by_frame=False)
-    for name, values in scene.health.items():
-        put(f"health/{name}", np.asarray(values), by_frame=False)
-    if scene.tracks is not None:
-        for name, values in vars(scene.tracks).items():
-            put(f"tracks/{name}", values, by_frame=False)
+    for folder, arrays in _small(scene).items():
+        for name, values in arrays.items():
+            put(f"{folder}/{name}", np.atleast_1d(np.asarray(values)), by_frame=False)
     if scene.flow is not None:
         put("flow/displacement", scene.flow.displacement, by_frame=True)
         put("flow/valid", scene.flow.valid, by_frame=True)
+
+
+def _small(scene: Scene) -> dict[str, Mapping[str, Any]]:
+    """Arrays that are read whole, by the group they are stored in."""
+    parts = {"camera_sigma": scene.camera_sigma, "tracks": scene.tracks}
+    return {"health": scene.health, **{name: vars(part) for name, part in parts.items() if part is not None}}
 
 
 def _manifest(scene: Scene) -> dict[str, Any]:
@@ -124,7 +129,10 @@ def _manifest(scene: Scene) -> dict[str, Any]:
 def _scene(manifest: dict[str, Any], group: Any) -> Scene:
     maps = {name: group[name] for name in _MAPS if name in group}
     whole = {name: group[name][...] for name in _WHOLE if name in group}
-    tracks = flow = None
+    tracks = flow = sigma = None
+    if "camera_sigma" in group:
+        found = {name: values[...] for name, values in group["camera_sigma"].arrays()}
+        sigma = CameraSigma(found["centre"], found["rotation_rad"], float(found["focal"][0]))
     if manifest["has_tracks"]:
         tracks = WorldTracks(**{name: values[...] for name, values in group["tracks"].arrays()})
     if manifest["flow_reference"] is not None:
@@ -132,6 +140,7 @@ def _scene(manifest: dict[str, Any], group: Any) -> Scene:
     camera = Camera(group["intrinsics"][...], manifest["width"], manifest["height"], tuple(manifest["distortion"]))
     return Scene(
         camera=camera,
+        camera_sigma=sigma,
         tracks=tracks,
         flow=flow,
         metric=manifest["metric"],

@@ -35,7 +35,7 @@ from worldline.errors import FormatError, InputError
 from worldline.geometry.camera import Camera
 from worldline.scene.atomic import written_whole
 from worldline.scene.motion import Flow, WorldTracks
-from worldline.scene.scene import Scene, Step
+from worldline.scene.scene import CameraSigma, Scene, Step
 
 SUFFIXES = (".npz",)
 _MAPS = ("depth_z", "depth_sigma", "valid", "moving", "image")
@@ -92,21 +92,22 @@ def _arrays(scene: Scene) -> Iterator[tuple[str, Any]]:
     yield "history", np.array(json.dumps([asdict(step) for step in scene.history]))
     for name, values in scene.health.items():
         yield f"health/{name}", np.asarray(values)
-    for group in ("tracks", "flow"):
+    for group in ("tracks", "flow", "camera_sigma"):
         value = getattr(scene, group)
         for name, array in vars(value).items() if value is not None else ():
-            yield f"{group}/{name}", np.asarray(array) if isinstance(array, int) else array
+            yield f"{group}/{name}", np.asarray(array) if isinstance(array, int | float) else array
 
 
 def _scene(arrays: dict[str, np.ndarray]) -> Scene:
     def group(prefix: str) -> dict[str, Any]:
         return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
-    tracks, flow = group("tracks/"), group("flow/")
+    tracks, flow, sigma = group("tracks/"), group("flow/"), group("camera_sigma/")
     width, height = (int(n) for n in arrays["image_size"])
-    maps = {name: arrays[name] for name in (*_PLAIN, *_MAPS) if name not in _OPTIONAL or name in arrays}
+    maps: dict[str, Any] = {name: arrays[name] for name in (*_PLAIN, *_MAPS) if name not in _OPTIONAL or name in arrays}
     return Scene(
         camera=Camera(arrays["intrinsics"], width, height, tuple(arrays["distortion"])),
+        camera_sigma=CameraSigma(**{**sigma, "focal": float(sigma["focal"])}) if sigma else None,
         tracks=WorldTracks(**tracks) if tracks else None,
         flow=Flow(int(flow["reference"]), flow["displacement"], flow["valid"]) if flow else None,
         metric=bool(arrays["metric"]),
