@@ -21,6 +21,8 @@ class WorldTracks:
         sigma: (T, N) float32, standard deviation of the position, units of the scene.
         colour: (N, 3) uint8. moving: (N,) bool. query_frame: (N,) int.
         observed: (N,) int, the column of the 2D tracks this one was made from; -1 for none.
+        uv: (T, N, 2) float32, where the track was seen, pixels of the scene's images as filmed (lens included); NaN
+            where it was not. What a refinement takes as evidence; None where it was not kept.
     """
 
     points_world: Float[np.ndarray, "t n 3"]
@@ -30,6 +32,7 @@ class WorldTracks:
     moving: Bool[np.ndarray, "n"]
     query_frame: Integer[np.ndarray, "n"]
     observed: Integer[np.ndarray, "n"] | None = None
+    uv: Float[np.ndarray, "t n 2"] | None = None
 
     def __post_init__(self) -> None:
         if self.observed is None:
@@ -37,6 +40,8 @@ class WorldTracks:
         shape = self.points_world.shape[:2]
         if self.visible.shape != shape or self.sigma.shape != shape or len(self.colour) != shape[1]:
             raise InputError("tracks, visibility, sigma and colour disagree in shape; give (T, N) for each.")
+        if self.uv is not None and self.uv.shape[:2] != shape:
+            raise InputError("tracks and their uv disagree in shape; give (T, N, 2).")
 
     def __len__(self) -> int:
         return int(self.points_world.shape[1])

@@ -104,7 +104,12 @@ def _write_arrays(scene: Scene, path: Path) -> None:
 def _small(scene: Scene) -> dict[str, Mapping[str, Any]]:
     """Arrays that are read whole, by the group they are stored in."""
     parts = {"camera_sigma": scene.camera_sigma, "tracks": scene.tracks}
-    return {"health": scene.health, **{name: vars(part) for name, part in parts.items() if part is not None}}
+    known = {name: _known(vars(part)) for name, part in parts.items() if part is not None}
+    return {"health": scene.health, **known}
+
+
+def _known(items: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in items.items() if value is not None}
 
 
 def _manifest(scene: Scene) -> dict[str, Any]:

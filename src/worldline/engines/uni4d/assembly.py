@@ -87,7 +87,15 @@ def world_tracks(inputs: Inputs, points: Arrays, moved: Arrays) -> WorldTracks:
         moving=np.arange(len(columns)) >= len(points["columns"]),
         query_frame=query,
         observed=columns,
+        uv=_sightings(inputs, columns),
     )
+
+
+def _sightings(inputs: Inputs, columns: np.ndarray) -> np.ndarray:
+    """Where the tracks were seen in the images as filmed, NaN where they were not."""
+    assert inputs.observed.tracks is not None
+    seen = inputs.tracks.visible[:, columns, None]
+    return np.where(seen, inputs.observed.tracks.uv[:, columns], np.nan).astype(np.float32)
 
 
 def _colours(video: Video, uv: np.ndarray, frame: np.ndarray) -> np.ndarray:
