@@ -3,6 +3,7 @@
 import math
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -256,6 +257,28 @@ def test_undistort_undoes_distort(seed, count):
     xy = 0.4 * normal(seed + 1, 20, 2).clamp(-1, 1)
     close(camera.undistort(camera.distort(xy, distortion), distortion), xy, 1e-7)
     close(camera.distort(xy, ()), xy)
+
+
+@pytest.mark.parametrize("distortion", [(), (0.2, -0.1), (-0.25, 0.06, 1e-3, -1e-3, 0.01)])
+def test_pixels_of_a_zooming_real_camera_go_to_one_pinhole_and_back(distortion):
+    random = np.random.default_rng(0)
+    focal = np.linspace(400, 900, 5)[:, None]
+    lens = camera.Camera(np.hstack([focal, focal, np.full((5, 2), [320, 240])]), 640, 480, distortion)
+    reference = np.array([500.0, 510, 300, 200])
+    points = random.uniform([-0.3, -0.2, 1], [0.3, 0.2, 3], (5, 7, 3))
+    seen = camera.distort(torch.from_numpy(points[..., :2] / points[..., 2:]), distortion).numpy()
+    seen = seen * lens.intrinsics[:, None, :2] + lens.intrinsics[:, None, 2:]
+    ideal = camera.ideal_uv(seen, lens, reference)
+    expected = points[..., :2] / points[..., 2:] * reference[:2] + reference[2:]
+    assert np.allclose(ideal, expected, atol=1e-5)
+    assert np.allclose(camera.real_uv(ideal, lens, reference), seen, atol=1e-5)
+
+
+def test_points_of_a_distorting_lens_project_back_to_their_pixels():
+    distortion, intrinsics = (0.2, -0.1, 1e-3, 2e-3), torch.tensor([60.0, 60, 40, 30], dtype=torch.float64)
+    points = depth.points_cam(torch.full((60, 80), 2.0, dtype=torch.float64), intrinsics, distortion)
+    uv = camera.distort(points[..., :2] / points[..., 2:], distortion) * intrinsics[:2] + intrinsics[2:]
+    close(uv, pixels.centres(60, 80, dtype=torch.float64), 1e-6)
 
 
 def test_distortion_agrees_with_opencv():

@@ -93,16 +93,52 @@ def project(points_cam: Float[Tensor, "*#b 3"], intrinsics: Float[Tensor, "*#b 4
 
 
 def unproject(
-    uv: Float[Tensor, "*#b 2"], depth_z: Float[Tensor, "*#b"], intrinsics: Float[Tensor, "*#b 4"]
+    uv: Float[Tensor, "*#b 2"],
+    depth_z: Float[Tensor, "*#b"],
+    intrinsics: Float[Tensor, "*#b 4"],
+    distortion: tuple[float, ...] = (),
 ) -> Float[Tensor, "*#b 3"]:
     """Camera-frame points at depth_z (along the optical axis, not along the ray)."""
-    return rays_z1(uv, intrinsics) * depth_z[..., None]
+    return rays_z1(uv, intrinsics, distortion) * depth_z[..., None]
 
 
-def rays_z1(uv: Float[Tensor, "*#b 2"], intrinsics: Float[Tensor, "*#b 4"]) -> Float[Tensor, "*#b 3"]:
+def rays_z1(
+    uv: Float[Tensor, "*#b 2"], intrinsics: Float[Tensor, "*#b 4"], distortion: tuple[float, ...] = ()
+) -> Float[Tensor, "*#b 3"]:
     """Directions through uv with z = 1, so that `ray * depth_z` is the point."""
     xy = (uv - intrinsics[..., 2:]) / intrinsics[..., :2]
+    xy = undistort(xy, distortion) if any(distortion) else xy
     return torch.cat([xy, torch.ones_like(xy[..., :1])], -1)
+
+
+def ideal_uv(
+    uv: Float[np.ndarray, "*t n 2"], camera: Camera, reference: Float[np.ndarray, "4"]
+) -> Float[np.ndarray, "*t n 2"]:
+    """Where a pinhole with the intrinsics `reference` would have seen what `camera` saw at `uv`.
+
+    For a camera with intrinsics per frame the first axis of `uv` counts its frames. NaN stays NaN.
+    """
+    own = _beside(camera, uv)
+    xy = torch.from_numpy((uv - own[..., 2:]) / own[..., :2])
+    xy = undistort(xy, camera.distortion) if any(camera.distortion) else xy
+    return (xy.numpy() * reference[:2] + reference[2:]).astype(uv.dtype)
+
+
+def real_uv(
+    uv: Float[np.ndarray, "*t n 2"], camera: Camera, reference: Float[np.ndarray, "4"]
+) -> Float[np.ndarray, "*t n 2"]:
+    """The inverse of `ideal_uv`: where `camera` sees what a pinhole with the intrinsics `reference` sees at `uv`."""
+    own = _beside(camera, uv)
+    xy = torch.from_numpy((uv - reference[2:]) / reference[:2])
+    xy = distort(xy, camera.distortion) if any(camera.distortion) else xy
+    return (xy.numpy() * own[..., :2] + own[..., 2:]).astype(uv.dtype)
+
+
+def _beside(camera: Camera, uv: np.ndarray) -> np.ndarray:
+    """The intrinsics, with axes of length one where `uv` has points."""
+    if not camera.per_frame:
+        return camera.intrinsics
+    return camera.intrinsics.reshape(-1, *(1,) * (uv.ndim - 2), 4)
 
 
 def distort(xy: Float[Tensor, "*b 2"], distortion: tuple[float, ...]) -> Float[Tensor, "*b 2"]:
@@ -120,5 +156,8 @@ def undistort(xy: Float[Tensor, "*b 2"], distortion: tuple[float, ...], *, steps
     """The inverse of `distort` by fixed-point iteration; converges for the moderate distortion of real lenses."""
     ideal = xy.clone()
     for _ in range(steps):
-        ideal = ideal + (xy - distort(ideal, distortion))
+        step = xy - distort(ideal, distortion)
+        ideal = ideal + step
+        if not bool((step.abs() > 1e-9).any()):
+            break
     return ideal

@@ -19,17 +19,22 @@ def depth_ray_from_z(depth_z: Float[Tensor, "h w"], intrinsics: Float[Tensor, "4
     return depth_z * _ray_length(depth_z, intrinsics)
 
 
-def points_cam(depth_z: Float[Tensor, "h w"], intrinsics: Float[Tensor, "4"]) -> Float[Tensor, "h w 3"]:
-    """Camera-frame point of every pixel."""
+def points_cam(
+    depth_z: Float[Tensor, "h w"], intrinsics: Float[Tensor, "4"], distortion: tuple[float, ...] = ()
+) -> Float[Tensor, "h w 3"]:
+    """Camera-frame point of every pixel of the real image, whose lens may distort."""
     uv = pixels.centres(*depth_z.shape, dtype=depth_z.dtype, device=depth_z.device)
-    return camera.unproject(uv, depth_z, intrinsics)
+    return camera.unproject(uv, depth_z, intrinsics, distortion)
 
 
 def points_world(
-    depth_z: Float[Tensor, "h w"], intrinsics: Float[Tensor, "4"], world_from_cam: Float[Tensor, "4 4"]
+    depth_z: Float[Tensor, "h w"],
+    intrinsics: Float[Tensor, "4"],
+    world_from_cam: Float[Tensor, "4 4"],
+    distortion: tuple[float, ...] = (),
 ) -> Float[Tensor, "h w 3"]:
     """World-frame point of every pixel."""
-    points = points_cam(depth_z, intrinsics)
+    points = points_cam(depth_z, intrinsics, distortion)
     return se3.apply(world_from_cam, points.reshape(-1, 3)).reshape(points.shape)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from worldline.errors import InputError, MissingObservation
-from worldline.geometry.camera import Camera
+from worldline.geometry.camera import Camera, ideal_uv
 
 WHOLE_SHARE = 0.98
 """Share of its pixels from which a depth map counts as whole."""
@@ -75,6 +75,14 @@ class PixelTracks:
         _same_shape("tracks", self.uv[..., 0], "their visibility", self.visible)
         _same_shape("tracks", self.uv[..., 0], "their sigma", self.sigma_px)
         _same_shape("tracks", self.uv[0, :, 0], "their query frames", self.query_frame)
+
+    def ideal(self, camera: Camera, reference: Float[np.ndarray, "4"]) -> PixelTracks:
+        """The tracks as a pinhole with the intrinsics `reference` would have seen them instead of `camera`."""
+        own = camera.frames(len(self.uv))
+        if not any(camera.distortion) and bool((own == reference).all()):
+            return self
+        larger = (reference[:2].mean() / own[:, :2].mean(1)).astype(np.float32)
+        return replace(self, uv=ideal_uv(self.uv, camera, reference), sigma_px=self.sigma_px * larger[:, None])
 
 
 @dataclass(frozen=True, eq=False)

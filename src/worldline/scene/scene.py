@@ -118,7 +118,8 @@ class Scene:
         """World point of every pixel of one frame (computed, never stored); NaN where depth is not valid."""
         depth = torch.from_numpy(np.array(self.depth_z[frame], dtype=np.float64))
         points = depth_geometry.points_world(
-            depth, torch.from_numpy(self.camera.at(frame).copy()), torch.from_numpy(self.world_from_cam[frame])
-        ).numpy()
+            depth, torch.from_numpy(self.camera.at(frame).copy()), torch.from_numpy(self.world_from_cam[frame]),
+            self.camera.distortion,
+        ).numpy()  # fmt: skip
         points[~np.asarray(self.valid[frame])] = np.nan
         return points.astype(np.float32)

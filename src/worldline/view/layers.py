@@ -283,7 +283,8 @@ def _points(
 ) -> Float[np.ndarray, "n 3"]:
     uv = pixels.from_integer_centres(np.stack([column, row], -1).astype(np.float32))
     intrinsics = torch.from_numpy(scene.camera.at(frame.index).astype(np.float32))
-    points_cam = camera.unproject(torch.from_numpy(uv), torch.from_numpy(frame.depth_z[row, column]), intrinsics)
+    depth_z = torch.from_numpy(frame.depth_z[row, column])
+    points_cam = camera.unproject(torch.from_numpy(uv), depth_z, intrinsics, scene.camera.distortion)
     world_from_cam = torch.from_numpy(scene.world_from_cam[frame.index].astype(np.float32))
     return se3.apply(world_from_cam, points_cam).numpy()
 
