@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from worldline.evaluate import depth, masks, motion, paths
+from worldline.evaluate import calibration, depth, masks, motion, paths
 from worldline.evaluate.correspondence import (
     FramePairs,
     nearest_frame,
@@ -25,6 +25,8 @@ from worldline.scene.scene import Scene
 
 _BY_REGION = ("abs_rel", "delta_1", "coverage")
 """What is told of the static and of the moving part by itself."""
+_CALIBRATION_PIXELS = 4_000_000
+"""Pixels on which sigma is judged, spread evenly over the video: more do not change a median."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ def evaluate(scene: Scene, truth: Scene, *, protocol: str | Protocol = "default"
 
     Frames are paired by time stamps, or by count where no stamps agree. True maps are brought to the scene's grid
     by nearest pixel. Depth and tracks are judged on truly static and truly moving parts by themselves. Tracks are
-    compared where they start within `match_px` of a true track, after one alignment on static pixels.
+    compared where they start within `match_px` of a true track, after one alignment on static pixels. `_in_sigma` is a
+    median |error| / sigma (0.67 is perfect), `depth_sigma_halves` the error of the surer half of the pixels over that
+    of the other.
 
     Raises:
         InputError: no common frames, or an unknown protocol.
@@ -128,6 +132,10 @@ def _path_part(scene: Scene, truth: np.ndarray, pairs: FramePairs, rules: Protoc
     if scene.metric and rules.path_alignment == "sim3":
         metrics["ate_se3_m"] = paths.path_scores(estimate, truth, alignment="se3").ate_m
         metrics["scale_error_pct"] = 100 * (1 / found.alignment.scale - 1)
+    if (sigma := scene.camera_sigma) is not None:
+        here = replace(sigma, centre=sigma.centre[pairs.estimate], rotation_rad=sigma.rotation_rad[pairs.estimate])
+        judged = calibration.camera_calibration(estimate, truth, here, metric=scene.metric)
+        metrics |= {"centre_error_in_sigma": judged.centre, "rotation_error_in_sigma": judged.rotation}
     return _Part(metrics, {"path": found.alignment.name})
 
 
@@ -135,7 +143,11 @@ def _camera_part(scene: Scene, truth: Scene, pairs: FramePairs) -> _Part:
     """Focal length in image widths, so that the two may have different sizes."""
     focal = scene.camera.frames(len(scene))[pairs.estimate, 0].mean() / scene.width
     true_focal = truth.camera.frames(len(truth))[pairs.truth, 0].mean() / truth.width
-    return _Part({"focal_error_pct": float(100 * (focal / true_focal - 1))})
+    metrics = {"focal_error_pct": float(100 * (focal / true_focal - 1))}
+    if scene.camera_sigma is not None:
+        off = np.log(np.array([focal / true_focal]))
+        metrics["focal_error_in_sigma"] = calibration.error_in_sigma(off, np.array([scene.camera_sigma.focal]))
+    return _Part(metrics)
 
 
 def _map_part(scene: Scene, truth: Scene, pairs: FramePairs, rules: Protocol) -> _Part:
@@ -161,7 +173,26 @@ def _map_part(scene: Scene, truth: Scene, pairs: FramePairs, rules: Protocol) ->
     if scene.metric and truth.metric and rules.depth_alignment != "none":
         raw = depth.scores(depth_z, true_z, where["all"], depth.align(depth_z, true_z, fit_on, name="none"))
         metrics["depth_abs_rel_unaligned"] = raw.abs_rel
+    metrics |= _depth_in_sigma(scene, frames, np.stack([found.apply(z, i) for i, z in enumerate(depth_z)]), true_z,
+                               (depth_z > 0) & (true_z > 0), where["moving"])  # fmt: skip
     return _Part(metrics, {"depth": f"{found.name}, found on {rules.depth_fit_on} pixels"})
+
+
+def _depth_in_sigma(
+    scene: Scene, frames: list[int], aligned_z: np.ndarray, true_z: np.ndarray, known: np.ndarray, moving: np.ndarray
+) -> dict[str, float]:
+    """Calibration of the depth of compared frames, on an even choice of the pixels that are known on both sides."""
+    chosen = np.flatnonzero(known)
+    chosen = chosen[:: max(1, len(chosen) // _CALIBRATION_PIXELS)]
+    sigma = np.stack([np.asarray(scene.depth_sigma[f]) for f in frames]).reshape(-1)[chosen].astype(np.float64)
+    log_error = np.log(aligned_z.reshape(-1)[chosen].astype(np.float64) / true_z.reshape(-1)[chosen])
+    found = calibration.depth_calibration(log_error, sigma, moving.reshape(-1)[chosen])
+    return {
+        "depth_error_in_sigma_static": found.static,
+        "depth_error_in_sigma_moving": found.moving,
+        "depth_sigma_halves": found.halves,
+        "depth_abs_rel_sure": found.abs_rel_sure,
+    }
 
 
 def _track_part(scene: Scene, truth: Scene, pairs: FramePairs, rules: Protocol) -> _Part:
