@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -24,6 +24,12 @@ from worldline.scene.video import Video
 
 SMALLEST_SIDE = 16
 PATCH = 8
+
+RESCUED_SHARE = 0.5
+"""A pair of which fewer pixels return to their place after both flows is matched again, with more steps."""
+
+RESCUE_ITERATIONS = 60
+"""Gradient steps per patch of that second attempt: large motion needs many to get from scale to scale."""
 
 
 @dataclass(frozen=True)
@@ -186,10 +192,34 @@ def _both_ways(
         source, target = (first + step, first) if backwards else (first, first + step)
         out[backwards, first] = _reduced(_match(grey[source], grey[target], config) * scale, stored)
 
+    def rescue(first: int) -> None:
+        share = consistent_share(out[0, first] / scale, out[1, first] / scale)
+        if share >= RESCUED_SHARE:
+            return
+        patient = replace(config, descent_iterations=RESCUE_ITERATIONS)
+        a, b = grey[first], grey[first + step]
+        again = [_reduced(_match(*pair, patient) * scale, stored) for pair in ((a, b), (b, a))]
+        if consistent_share(again[0] / scale, again[1] / scale) > share:
+            out[:, first] = again
+
     with opencv_single_threaded(), ThreadPoolExecutor(config.threads) as pool:
         for done, _ in enumerate(pool.map(one, range(2 * pairs)), start=1):
             report(done / (2 * pairs))
+        list(pool.map(rescue, range(pairs)))
     return out[0], out[1]
+
+
+def consistent_share(forward: Float[np.ndarray, "h w 2"], backward: Float[np.ndarray, "h w 2"]) -> float:
+    """Share of every eighth pixel that both flows bring back to within a pixel (or 5 per cent of the way).
+
+    Those that leave the image say nothing; where all do, nothing is consistent.
+    """
+    there = forward[4::8, 4::8].astype(np.float32)
+    landed = pixels.centres(*forward.shape[:2]).numpy()[4::8, 4::8].astype(np.float32) + there
+    stays = pixels.inside(torch.from_numpy(landed), *forward.shape[:2]).numpy()
+    gap = np.linalg.norm(there + sample(backward.astype(np.float32), landed), axis=-1)
+    close = gap < np.maximum(1.0, 0.05 * np.linalg.norm(there, axis=-1))
+    return float((close & stays).sum() / max(stays.sum(), 1))
 
 
 def _match(source: np.ndarray, target: np.ndarray, config: Config) -> np.ndarray:
