@@ -17,6 +17,7 @@ from PIL import Image
 from worldline.errors import InputError, OutputError, SolveFailed
 from worldline.geometry.camera import Camera
 from worldline.run import Reading, Request, reconstruct, reconstruct_into, reconstruction
+from worldline.run.known import Known
 from worldline.run.reconstruction import default_output
 from worldline.scene.scene import Scene
 from worldline.scene.store import load
@@ -173,8 +174,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(bench, tmp_path):
     "other",
     [
         {"reading": Reading(every=2)},
-        {"fov_deg": 60.0},
-        {"focal_px": 20.0},
+        {"known": Known(fov_deg=60.0)},
+        {"known": Known(focal_px=20.0)},
     ],
 )
 def test_other_options_are_another_run_and_do_not_replace_a_finished_one(bench, other):
@@ -197,14 +198,14 @@ def test_an_interrupted_run_of_other_options_is_not_dropped_unasked(bench):
     bench.engine.before = interrupt_at("two")
     with pytest.raises(KeyboardInterrupt):
         go(bench)
-    bench.request = Request(bench.source, fov_deg=60.0)
+    bench.request = Request(bench.source, known=Known(fov_deg=60.0))
     with pytest.raises(OutputError, match="interrupted run"):
         go(bench)
 
 
 def test_an_interrupted_overwrite_keeps_the_old_result_and_goes_on(bench):
     go(bench)
-    bench.request = Request(bench.source, fov_deg=60.0)
+    bench.request = Request(bench.source, known=Known(fov_deg=60.0))
     bench.engine.before = interrupt_at("three")
     with pytest.raises(KeyboardInterrupt):
         go(bench, overwrite=True)
@@ -320,14 +321,14 @@ def test_one_frame_is_refused_with_advice(bench, monkeypatch):
 
 
 def test_a_known_focal_length_is_meant_in_original_pixels(bench):
-    bench.request = Request(bench.source, focal_px=20.0)
+    bench.request = Request(bench.source, known=Known(focal_px=20.0))
     go(bench)
     prior = bench.engine.observed.camera
     assert prior.focal_sigma == 0 and np.allclose(prior.camera.intrinsics, [10, 10, 4, 3])
 
 
 def test_a_known_field_of_view_does_not_depend_on_the_size(bench):
-    bench.request = Request(bench.source, fov_deg=70.0)
+    bench.request = Request(bench.source, known=Known(fov_deg=70.0))
     go(bench)
     assert bench.engine.observed.camera.camera.fov_deg == pytest.approx(70.0)
 
@@ -337,7 +338,7 @@ def test_a_known_field_of_view_does_not_depend_on_the_size(bench):
     [{"focal_px": -1.0}, {"focal_px": 1e-3}, {"focal_px": 1e6}, {"fov_deg": 200.0}, {"focal_px": 9.0, "fov_deg": 9.0}],
 )
 def test_impossible_cameras_are_refused(bench, wrong):
-    bench.request = Request(bench.source, **wrong)
+    bench.request = Request(bench.source, known=Known(**wrong))
     with pytest.raises(InputError):
         go(bench)
     assert not bench.out.exists()

@@ -55,6 +55,9 @@ class KnownOptions:
     """a distance in metres between two static pixels of frame F; may be repeated"""
 
 
+NOTHING_KNOWN = KnownOptions()
+
+
 def known_of(options: KnownOptions) -> Known:
     """What the options say.
 

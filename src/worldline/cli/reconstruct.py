@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from worldline.cli.known_options import NOTHING_KNOWN, KnownOptions, known_of
 from worldline.cli.progress import shown
 from worldline.errors import InputError
 from worldline.run import Finished, Reading, Request, reconstruct_into
@@ -24,8 +25,6 @@ def run(
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="OUT")] = None,
     *,
     engine: Annotated[str, arg(metavar="NAME")] = "auto",
-    focal: Annotated[float | None, arg(metavar="PX")] = None,
-    fov: Annotated[float | None, arg(metavar="DEG")] = None,
     every: Annotated[int, arg(metavar="N")] = 1,
     start: Annotated[float | None, arg(metavar="S")] = None,
     end: Annotated[float | None, arg(metavar="S")] = None,
@@ -37,17 +36,16 @@ def run(
     keep_stages: bool = False,
     as_json: Annotated[bool, arg(name="json")] = False,
     quiet: bool = False,
+    known: OmitArgPrefixes[KnownOptions] = NOTHING_KNOWN,
 ) -> None:
     """Reconstruct a video: scene/, page.html, stills/, log.txt and run.json in one folder.
 
     An interrupted run goes on where it was when the same command is given again.
 
     Args:
-        source: a video file or a folder of images
+        source: a video file, a folder of images, or an RGB-D folder, whose depth is used
         out: output folder (default: <input name>_worldline in the current directory)
         engine: the method; auto takes the best one that runs here
-        focal: known focal length in pixels of the original image
-        fov: known horizontal field of view in degrees
         every: use every n-th frame
         start: begin at this time, in seconds
         end: stop at this time, in seconds
@@ -61,9 +59,7 @@ def run(
         quiet: show no progress
     """
     reading = Reading(every=every, start_s=start, end_s=end, max_frames=max_frames, max_side=max_side)
-    request = Request(
-        source=source, engine=engine, quality=quality_of(fast, best), focal_px=focal, fov_deg=fov, reading=reading
-    )
+    request = Request(source, engine, quality_of(fast, best), known_of(known), reading)
     with shown(quiet=quiet) as progress:
         finished = reconstruct_into(
             out or default_output(source),

@@ -104,11 +104,13 @@ def _read_stream(
     origin_s = _seek(container, stream, selection)
     timed = _timed(_frames(container, stream, tally), 1 / _rate(stream), origin_s, tally)
     raw_s: list[float] = []
+    numbers: list[int] = []
     layout, facts, notes = None, dict[str, Any](), tuple[str, ...]()
-    for time_s, frame in _chosen(timed, selection, tally):
+    for number, time_s, frame in _chosen(timed, selection, tally):
         if layout is None:
             layout, facts, notes = _first_look(container, stream, frame, selection)
         raw_s.append(time_s)
+        numbers.append(number)
         store.add(layout.upright(frame.to_ndarray(format="rgb24")))
         progress.share(min(1.0, time_s / length_s) if length_s else 0.0)
     if layout is None:
@@ -128,9 +130,15 @@ def _read_stream(
         name=path.stem,
         original_from_stored=original_from_stored(layout.original, layout.stored),
         original_size=layout.original,
-        facts={**facts, **loss, "fps": float(fps)},
+        facts={**facts, **loss, "fps": float(fps), "frame_numbers": _in_clip(numbers, raw_s[0], period_s, origin_s)},
         notes=(*damage, *notes),
     )
+
+
+def _in_clip(numbers: list[int], first_s: float, period_s: float, origin_s: float | None) -> list[int]:
+    """Numbers of the frames in the whole file; after a jump the first one's is known only from its time."""
+    skipped = 0 if origin_s is None else round(first_s / period_s) - numbers[0]
+    return [number + skipped for number in numbers]
 
 
 def _cannot_open(path: Path, error: Exception) -> InputError:
@@ -239,15 +247,16 @@ def _timed(
 
 def _chosen(
     timed: Iterable[tuple[float, VideoFrame]], selection: Selection, tally: _Tally
-) -> Iterator[tuple[float, VideoFrame]]:
+) -> Iterator[tuple[int, float, VideoFrame]]:
+    """The frames that are wanted, each with its number among all that were decoded."""
     position = 0
-    for time_s, frame in timed:
+    for number, (time_s, frame) in enumerate(timed):
         if selection.is_before(time_s):
             continue
         if selection.is_after(time_s):
             return
         if position % selection.every == 0:
-            yield time_s, frame
+            yield number, time_s, frame
             if selection.max_frames is not None and position // selection.every + 1 == selection.max_frames:
                 return
         position += 1

@@ -71,7 +71,7 @@ def read_images(found: ImageFolder, selection: Selection, store: FrameStore, pro
     Raises:
         FormatError: an image cannot be read. InputError: sizes differ, or nothing is left of the selection.
     """
-    times_s, notes = _times_s(found.files)
+    times_s, notes, stamped = _times_s(found.files)
     chosen = selection.indices(times_s - times_s[0])
     if not chosen:
         raise InputError(f"no image of {found.name} lies in the chosen time; it has {len(found.files)} images.")
@@ -93,6 +93,9 @@ def read_images(found: ImageFolder, selection: Selection, store: FrameStore, pro
         "lost_frames": 0,
         "corrupt_frames": 0,
         "files": [file.name for file in files],
+        "frame_numbers": list(chosen),
+        "clip_frames": len(found.files),
+        "clock": "names" if stamped else "assumed",
     }
     if focal_px is not None:
         facts["focal_px"] = focal_px * stored[0] / original[0]
@@ -138,7 +141,8 @@ def _name(folder: Path) -> str:
     return resolved.parent.name if generic and resolved.parent.name else resolved.name
 
 
-def _times_s(files: Sequence[Path]) -> tuple[Float[np.ndarray, "t"], tuple[str, ...]]:
+def _times_s(files: Sequence[Path]) -> tuple[Float[np.ndarray, "t"], tuple[str, ...], bool]:
+    """Times of the images, notes, and whether the names are time stamps."""
     stems = [f.stem for f in files]
     step_s = 1 / ASSUMED_FPS
     if all(re.fullmatch(r"\d+\.\d+", s) for s in stems):
@@ -147,10 +151,10 @@ def _times_s(files: Sequence[Path]) -> tuple[Float[np.ndarray, "t"], tuple[str, 
         stamps, unit = np.array([int(s) for s in stems], dtype=np.float64) / 1e9, "nanoseconds"
     else:
         note = f"the images carry no time stamps; {ASSUMED_FPS:.0f} frames per second were assumed."
-        return np.arange(len(files)) * step_s, (note,)
+        return np.arange(len(files)) * step_s, (note,), False
     times_s, changed = increasing(stamps, step_s)
     repeated = (f"{changed} time stamps were repeated and have been spread out.",) if changed else ()
-    return times_s, (f"the file names were read as time stamps in {unit}.", *repeated)
+    return times_s, (f"the file names were read as time stamps in {unit}.", *repeated), True
 
 
 def _rate(times_s: Float[np.ndarray, "t"]) -> float:

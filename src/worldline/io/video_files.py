@@ -19,7 +19,7 @@ from worldline.scene.video import Video
 
 __all__ = ["read_video", "video_key", "write_video"]
 
-_READER = 1  # part of every key: raise it when the same file would be read to other pixels or times
+_READER = 2  # part of every key: raise it when the same file would be read to other pixels, times or facts
 
 
 def read_video(
@@ -39,8 +39,9 @@ def read_video(
     Frames come upright, with square pixels, 8-bit RGB. Time stamps are those of the file: seconds since the first
     frame for a video; for images, the time stamps in their names, or 30 frames per second. Whatever was lost,
     assumed or changed is said in `notes`; `facts` has codec, fps, rotation (degrees), declared_frames,
-    decoded_frames, lost_frames, corrupt_frames, and where known bits, transfer, files and focal_px (of the
-    stored frames).
+    decoded_frames, lost_frames, corrupt_frames, frame_numbers (in the whole input, from 0), and where known bits,
+    transfer, focal_px (of the stored frames), files, clip_frames and clock ("names": times_s are the time stamps in
+    the names, "assumed": a frame rate was assumed).
 
     Args:
         every: keep every n-th frame.

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from worldline.scene.journal import Journal
-from worldline.scene.observations import Observations
+import numpy as np
+
+from worldline.errors import InputError
+from worldline.geometry.camera import Camera
+from worldline.io.known.clip_frames import ClipFrames
+from worldline.io.known.depth_images import DepthSettings, read_depth
+from worldline.io.known.depth_noise import DepthNoise
+from worldline.io.known.intrinsics import FILE_SIGMA, Calibration, camera_of, checked_distortion, read_calibration
+from worldline.io.known.lengths import read_lengths
+from worldline.io.known.lidar import read_lidar
+from worldline.io.known.masks import read_masks
+from worldline.io.known.poses import PoseSettings, read_matrix, read_poses
+from worldline.io.known.rgbd_folders import DepthFiles, find_beside, find_depth
+from worldline.scene.journal import Journal, content_key, file_key
+from worldline.scene.observations import CameraMotion, CameraPrior, DepthMaps, Observations, Source
 from worldline.scene.video import Video
+
+_GIVEN = "given on the command line"
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,21 @@ def observations(
     Raises:
         InputError, FormatError: something that was given cannot be used; one sentence says what to do.
     """
-    raise NotImplementedError
+    check(known)
+    camera = _camera(known, video)
+    found = Observations(
+        camera=camera,
+        camera_motion=_poses(known, video),
+        moving=None if known.masks is None else read_masks(known.masks, video),
+        depth=_depth(known, video, source) if known.lidar is None else _lidar(known, video, camera),
+        lengths=read_lengths(known.lengths, video) if known.lengths else None,
+    )
+    items = [found.camera, found.camera_motion, found.moving, found.depth, found.lengths]
+    notes = tuple(note for item in items if item is not None for note in item.source.notes)
+    if journal is not None:
+        for note in notes:
+            journal.progress.note(note)
+    return None if all(item is None for item in items) else replace(found, notes=notes)
 
 
 def known_key(known: Known, source: Path | None = None) -> str:
@@ -70,4 +99,119 @@ def known_key(known: Known, source: Path | None = None) -> str:
     Raises:
         InputError: a file or folder does not exist.
     """
-    raise NotImplementedError
+    values = {f.name: getattr(known, f.name) for f in fields(known)}
+    paths = {name: value for name, value in values.items() if isinstance(value, Path)}
+    beside = _depth_beside(known, source)
+    depth = [] if beside is None else [(file.name, file_key(file)) for file in beside.files if file.is_file()]
+    content = {name: _content_key(path) for name, path in paths.items()}
+    return content_key({name: value for name, value in values.items() if name not in paths}, content, depth)
+
+
+def check(known: Known) -> None:
+    """Refuse what cannot be, before anything is read.
+
+    Raises:
+        InputError: a number out of its range, or things that exclude each other.
+    """
+    cameras = [known.intrinsics is not None, known.focal_px is not None, known.fov_deg is not None]
+    if known.focal_px is not None and known.fov_deg is not None:
+        raise InputError("both a focal length and a field of view were given; give only one.")
+    if sum(cameras) > 1:
+        raise InputError("a calibration file was given beside a focal length or field of view; give only one.")
+    if known.focal_px is not None and not 0 < known.focal_px < np.inf:
+        raise InputError(f"the focal length must be positive, not {known.focal_px}; give it in pixels.")
+    if known.fov_deg is not None and not 1 < known.fov_deg < 179:
+        raise InputError(f"the field of view must lie between 1 and 179 degrees, not {known.fov_deg}; check --fov.")
+    if known.focal_sigma is not None and not 0 <= known.focal_sigma < 1:
+        raise InputError(f"the focal sigma is a share from 0 to 1, not {known.focal_sigma}; 0.01 means one per cent.")
+    if (known.distortion is not None or known.focal_sigma is not None) and not any(cameras):
+        raise InputError("distortion and focal sigma need a focal length; give --intrinsics, --focal or --fov too.")
+    if known.lidar is not None and not any(cameras):
+        raise InputError(
+            "LiDAR points can be placed only with a known camera; give --intrinsics, --focal or --fov too."
+        )
+    if known.lidar is not None and known.depth is not None:
+        raise InputError("both depth images and LiDAR points were given; give only one of them.")
+    if known.camera_from_lidar is not None and known.lidar is None:
+        raise InputError("a matrix from LiDAR to camera was given without LiDAR points; give --lidar too.")
+    if known.depth is not None and known.rgb_only:
+        raise InputError("--rgb-only leaves depth alone and --depth names some; give only one.")
+    _depth_settings(known)
+    _pose_settings(known)
+
+
+def _camera(known: Known, video: Video) -> CameraPrior | None:
+    calibration, what = _calibration(known, video)
+    if calibration is None:
+        return None
+    if known.distortion is not None:
+        calibration = replace(calibration, distortion=checked_distortion(known.distortion, "--distortion"))
+    camera = camera_of(calibration, video, what)
+    if not 1 < camera.fov_deg < 179:
+        width = (video.original_size or (video.width, video.height))[0]
+        raise InputError(
+            f"a focal length of {calibration.intrinsics[0]:g} px would be a field of view of {camera.fov_deg:.3g} "
+            f"degrees in images {width} pixels wide; give it in pixels of the original image."
+        )
+    sigma = known.focal_sigma if known.focal_sigma is not None else 0.0 if known.intrinsics is None else FILE_SIGMA
+    return CameraPrior(
+        camera, sigma, Source(what, notes=() if known.intrinsics is None else (_camera_note(camera, known),))
+    )
+
+
+def _camera_note(camera: Camera, known: Known) -> str:
+    lens = f" and the distortion {', '.join(f'{d:g}' for d in camera.distortion)}" if camera.distortion else ""
+    name = "the calibration" if known.intrinsics is None else known.intrinsics.name
+    return f"the camera was taken from {name}: a focal length of {camera.focal:.1f} px of the frames used{lens}."
+
+
+def _calibration(known: Known, video: Video) -> tuple[Calibration | None, str]:
+    """What is known of the original images' camera, and where it comes from."""
+    if known.intrinsics is not None:
+        return read_calibration(known.intrinsics), known.intrinsics.name
+    size = video.original_size or (video.width, video.height)
+    if known.focal_px is not None:
+        return Calibration(Camera.from_focal(known.focal_px, *size).intrinsics), _GIVEN
+    if known.fov_deg is not None:
+        return Calibration(Camera.from_fov_deg(known.fov_deg, *size).intrinsics), _GIVEN
+    return None, ""
+
+
+def _poses(known: Known, video: Video) -> CameraMotion | None:
+    settings = _pose_settings(known)
+    return None if known.poses is None else read_poses(known.poses, ClipFrames.of(video), settings)
+
+
+def _pose_settings(known: Known) -> PoseSettings:
+    return PoseSettings(known.pose_offset_s, known.pose_sigma_m, float(np.radians(known.pose_sigma_deg)))
+
+
+def _depth_settings(known: Known) -> DepthSettings:
+    return DepthSettings(known.depth_scale, DepthNoise.named(known.depth_noise))
+
+
+def _depth(known: Known, video: Video, source: Path | None) -> DepthMaps | None:
+    found = find_depth(known.depth) if known.depth is not None else _depth_beside(known, source)
+    return None if found is None else read_depth(found, video, _depth_settings(known))
+
+
+def _depth_beside(known: Known, source: Path | None) -> DepthFiles | None:
+    """Depth images of an RGB-D folder, unless other depth is given or none is wanted."""
+    unwanted = known.rgb_only or known.depth is not None or known.lidar is not None
+    return None if unwanted or source is None else find_beside(source)
+
+
+def _lidar(known: Known, video: Video, camera: CameraPrior | None) -> DepthMaps | None:
+    if known.lidar is None or camera is None:
+        return None
+    motion = None if known.camera_from_lidar is None else read_matrix(known.camera_from_lidar)
+    return read_lidar(known.lidar, video, camera.camera, motion)
+
+
+def _content_key(path: Path) -> str:
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path.")
+    try:
+        return file_key(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error

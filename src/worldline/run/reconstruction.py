@@ -12,26 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 
 import worldline
 from worldline import cues
 from worldline.engines import engine_module
 from worldline.errors import InputError
-from worldline.geometry.camera import Camera
 from worldline.io.video_files import read_video, video_key
 from worldline.run import output_folder
+from worldline.run.known import Known, check, known_key, observations
 from worldline.run.stage_log import log_text
 from worldline.scene.atomic import write_whole, written_whole
 from worldline.scene.journal import Journal, Progress, content_key
-from worldline.scene.observations import CameraPrior, Observations, Source
+from worldline.scene.observations import Observations
 from worldline.scene.scene import Scene, Step
 from worldline.scene.store import load, save
 from worldline.scene.video import Video
 
 DEFAULT_ENGINE = "uni4d"
 DEFAULT_MAX_SIDE = 1024
+
+FRAME_FACTS = ("files", "frame_numbers", "clip_frames", "clock")
+"""What a scene's history keeps of `Video.facts`, so that files can be matched to its frames again."""
 
 Product = Callable[[Scene, Path], Any]
 """Makes one file or folder from a scene, for example a page: `(scene, path) -> None`."""
@@ -55,14 +57,13 @@ class Request:
     Attributes:
         source: a video file or a folder of images.
         quality: "fast", "default" or "best".
-        focal_px: known focal length in pixels of the original image; fov_deg: known horizontal field of view.
+        known: what is known of the clip already, as files and numbers.
     """
 
     source: Path
     engine: str = "auto"
     quality: str = cues.DEFAULT_QUALITY
-    focal_px: float | None = None
-    fov_deg: float | None = None
+    known: Known = Known()
     reading: Reading = Reading()
 
 
@@ -134,8 +135,8 @@ def reconstruct_into(
     Raises:
         InputError, FormatError: the input cannot be used. OutputError: `out` holds something else or cannot be written.
     """
-    _check(request)
-    key = content_key(worldline.__version__, video_key(request.source), replace(request, source=Path()))
+    check(request.known)
+    key = _key(request)
     if not overwrite and (record := output_folder.record_of(out, key)) is not None:
         return Finished(out, record, found=True)
     with output_folder.claimed(out, key, overwrite=overwrite) as stages:
@@ -150,19 +151,18 @@ def reconstruct_into(
     return Finished(out, {**record, "pieces": pieces}, found=False)
 
 
+def _key(request: Request) -> str:
+    """Content of the input, of everything known, and the settings; not where any of it lies."""
+    settings = replace(request, source=Path(), known=Known())
+    return content_key(
+        worldline.__version__, video_key(request.source), known_key(request.known, request.source), settings
+    )
+
+
 def default_output(source: Path) -> Path:
     """The output folder when none is named: in the current directory, after the input."""
     path = Path(os.path.abspath(source))  # a link keeps its own name, also where it leads nowhere
     return Path(f"{path.name if os.path.isdir(path) else path.stem}_worldline")
-
-
-def _check(request: Request) -> None:
-    if request.focal_px is not None and request.fov_deg is not None:
-        raise InputError("both a focal length and a field of view were given; give only one.")
-    if request.focal_px is not None and not 0 < request.focal_px < np.inf:
-        raise InputError(f"the focal length must be positive, not {request.focal_px}; give it in pixels.")
-    if request.fov_deg is not None and not 1 < request.fov_deg < 179:
-        raise InputError(f"the field of view must lie between 1 and 179 degrees, not {request.fov_deg}; check --fov.")
 
 
 def _scene_on_disk(request: Request, stages: Path, journal: Journal) -> Scene:
@@ -176,7 +176,7 @@ def _scene_on_disk(request: Request, stages: Path, journal: Journal) -> Scene:
         for note in video.notes:
             journal.progress.note(note)
         scene = reconstruct(
-            video, _known(request, video), engine=request.engine, quality=request.quality, journal=journal
+            video, _known(request, video, journal), engine=request.engine, quality=request.quality, journal=journal
         )
         with journal.timed("save"):
             first = Step("read", asdict(request.reading), _size_facts(video))
@@ -192,33 +192,8 @@ def _make(products: Mapping[str, Product], scene: Scene, ready: Path, journal: J
                 make(scene, temporary)
 
 
-def _known(request: Request, video: Video) -> Observations | None:
-    camera = known_camera(request, video)
-    if camera is None:
-        return None
-    return Observations(camera=CameraPrior(camera, focal_sigma=0.0, source=Source("given on the command line")))
-
-
-def known_camera(request: Request, video: Video) -> Camera | None:
-    """The camera of the stored frames from what was said about the original ones; None if nothing was."""
-    if video.original_size is None or video.original_from_stored is None:
-        return None
-    if request.focal_px is not None:
-        original = Camera.from_focal(request.focal_px, *video.original_size)
-    elif request.fov_deg is not None:
-        original = Camera.from_fov_deg(request.fov_deg, *video.original_size)
-    else:
-        return None
-    if not 1 < original.fov_deg < 179:
-        raise InputError(
-            f"a focal length of {request.focal_px:g} px would be a field of view of {original.fov_deg:.3g} degrees in "
-            f"images {video.original_size[0]} pixels wide; give it in pixels of the original image."
-        )
-    scale = np.diag(video.original_from_stored)[:2]
-    focal, centre = original.intrinsics[:2], original.intrinsics[2:]
-    return Camera(
-        np.concatenate([focal / scale, (centre - video.original_from_stored[:2, 2]) / scale]), video.width, video.height
-    )
+def _known(request: Request, video: Video, journal: Journal) -> Observations | None:
+    return observations(request.known, video, source=request.source, journal=journal)
 
 
 def _require_motion(video: Video) -> None:
@@ -231,12 +206,14 @@ def _require_motion(video: Video) -> None:
 
 def _size_facts(video: Video) -> dict[str, Any]:
     width, height = video.original_size or (video.width, video.height)
+    facts = video.facts or {}
     return {
         "frames": len(video),
         "seconds": float(video.times_s[-1] - video.times_s[0]),
         "size": [video.width, video.height],
         "original_size": [width, height],
         "shrunk": (width, height) != (video.width, video.height),
+        **{name: facts[name] for name in FRAME_FACTS if name in facts},
     }
 
 
@@ -245,7 +222,7 @@ def _record(request: Request, key: str, scene: Scene, journal: Journal, *, wall_
         "format": 1,
         "key": key,
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "request": {**asdict(request), "source": str(request.source)},
+        "request": _described(request),
         "scene": {
             "frames": len(scene),
             "size": [scene.width, scene.height],
@@ -262,6 +239,12 @@ def _record(request: Request, key: str, scene: Scene, journal: Journal, *, wall_
         "versions": _versions(),
         "threads": {"torch": torch.get_num_threads(), "opencv": cv2.getNumThreads(), "cpus": os.cpu_count()},
     }
+
+
+def _described(request: Request) -> dict[str, Any]:
+    """The request for run.json, paths as text."""
+    known = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(request.known).items()}
+    return {**asdict(request), "source": str(request.source), "known": known}
 
 
 def _versions() -> dict[str, str]:
