@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from worldline import cues
-from worldline.cues import KINDS, auto, cue_models, cue_module, observe
+from worldline.cues import KINDS, NEEDED, auto, cue_models, cue_module, observe
 from worldline.cues.camera import exif
 from worldline.errors import InputError, MissingObservation
 from worldline.geometry.camera import Camera
@@ -115,7 +115,7 @@ def test_unknown_names_are_refused_with_the_names_there_are(ask, said):
 def test_needs_come_first_and_each_cue_runs_once():
     chosen, calls = fakes(depth=("moving", "camera"), moving=("tracks", "camera"), camera=("tracks",))
     observed = observe(clip(), **chosen)
-    observed.require(KINDS)
+    observed.require(NEEDED)
     assert calls == ["tracks", "camera", "moving", "depth"]
     assert chosen["depth"].saw.moving is observed.moving
 

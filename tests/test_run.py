@@ -42,6 +42,9 @@ class Engine:
     def __init__(self, before=lambda name: None):
         self.before, self.computed, self.observed = before, [], None
 
+    def wants(self, video):
+        return ()
+
     def __call__(self, video, observed, journal) -> Scene:
         self.observed = observed
         depth = np.ones((len(video), 6, 8), np.float32)

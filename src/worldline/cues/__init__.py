@@ -18,23 +18,33 @@ from typing import Any, Protocol, TypeAlias
 
 from worldline.errors import InputError, MissingObservation
 from worldline.scene.journal import Journal
-from worldline.scene.observations import CameraMotion, CameraPrior, DepthMaps, MovingMasks, Observations, PixelTracks
+from worldline.scene.observations import (
+    CameraMotion,
+    CameraPrior,
+    DepthMaps,
+    MovingMasks,
+    Observations,
+    PixelFlow,
+    PixelTracks,
+)
 from worldline.scene.video import Video
 
-KINDS = ("camera", "tracks", "moving", "depth")
-AUTO = {"camera": "selfcal", "tracks": "flow", "moving": "rigid", "depth": "motion"}
+NEEDED = ("camera", "tracks", "moving", "depth")
+KINDS = (*NEEDED, "flow")
+AUTO = {"camera": "selfcal", "tracks": "flow", "moving": "rigid", "depth": "motion", "flow": "chained"}
 """What "auto" means for each kind; a video that knows its focal length takes its camera from there instead."""
 
 QUALITIES = ("fast", "default", "best")
 DEFAULT_QUALITY = "default"
 
-Item: TypeAlias = CameraPrior | PixelTracks | MovingMasks | DepthMaps | CameraMotion
+Item: TypeAlias = CameraPrior | PixelTracks | MovingMasks | DepthMaps | CameraMotion | PixelFlow
 _FIELD_OF = {
     CameraPrior: "camera",
     PixelTracks: "tracks",
     MovingMasks: "moving",
     DepthMaps: "depth",
     CameraMotion: "camera_motion",
+    PixelFlow: "flow",
 }
 
 
@@ -58,7 +68,7 @@ Choice: TypeAlias = Any
 
 
 def cue_models(kind: str) -> list[str]:
-    """Names of all cues of a kind (camera, tracks, moving, depth): the files here and those of installed packages.
+    """Names of all cues of a kind (camera, tracks, moving, depth, flow): the files here and those of installed packages.
 
     Raises:
         InputError: no such kind.
@@ -86,19 +96,20 @@ def cue_module(kind: str, name: str) -> ModuleType:
 def observe(
     video: Video,
     *,
-    needs: Iterable[str] = KINDS,
+    needs: Iterable[str] = NEEDED,
     given: Observations | None = None,
     depth: Choice = "auto",
     tracks: Choice = "auto",
     moving: Choice = "auto",
     camera: Choice = "auto",
+    flow: Choice = "auto",
     quality: str = DEFAULT_QUALITY,
     device: str = "auto",
     journal: Journal | None = None,
 ) -> Observations:
     """What is known about a video: everything `given`, and what is needed and missing made by cues.
 
-    Each of depth, tracks, moving and camera is the name of a cue (`cue_models` lists them), the Config of one, a
+    Each of depth, tracks, moving, camera and flow is the name of a cue (`cue_models` lists them), the Config of one, a
     Cue, or "auto". Cues that need other items get them first. `quality` (one of QUALITIES) chooses the settings of
     the cues that have several, such as `Config.fast()`. An item that is only partly given (`partial`: a mask for some
     frames, depth with holes) is handed to the cue, which completes it.
@@ -107,7 +118,7 @@ def observe(
         InputError: a quality, a kind or name that does not exist, or cues that need each other.
         MissingObservation: something is needed that no cue makes alone.
     """
-    chosen = {"depth": depth, "tracks": tracks, "moving": moving, "camera": camera}
+    chosen = {"depth": depth, "tracks": tracks, "moving": moving, "camera": camera, "flow": flow}
     if quality not in QUALITIES:
         raise InputError(f"there is no quality {quality!r}; choose one of {', '.join(QUALITIES)}.")
     work = _Work(video, chosen, quality, device, journal or Journal(("observe", video.name)))
@@ -177,11 +188,18 @@ def _whole(item: Item | None) -> bool:
     return item is not None and not getattr(item, "partial", False)
 
 
+def _knows_what_was_given(made: CameraMotion | None, before: CameraMotion | None) -> bool:
+    """Whether poses that came in have been completed, and checked against the images, by these."""
+    return made is not None and made.given is not None and (before is None or before.given is None)
+
+
 def _merged(kind: str, observed: Observations, made: Item | Observations) -> Observations:
     new = made if isinstance(made, Observations) else Observations(**{_FIELD_OF[type(made)]: made})  # type: ignore[arg-type]
     if getattr(new, kind) is None:
         raise MissingObservation(f"the {kind} cue made no {kind}; choose another of {', '.join(cue_models(kind))}.")
     completed = {kind: getattr(new, kind)}
+    if _knows_what_was_given(new.camera_motion, observed.camera_motion):
+        completed["camera_motion"] = new.camera_motion
     items = [(f, getattr(new, f)) for f in _FIELD_OF.values() if getattr(observed, f) is None or f in completed]
     notes = tuple(note for _, item in items if item is not None for note in item.source.notes)
     fresh = tuple(n for n in (*new.notes, *notes) if n not in observed.notes)

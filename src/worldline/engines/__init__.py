@@ -25,6 +25,10 @@ class Engine(Protocol):
     needs: tuple[str, ...]
     """Names of the Observations fields that must be there."""
 
+    def wants(self, video: Video) -> tuple[str, ...]:
+        """Names of further fields that make the scene of this video richer."""
+        ...
+
     def __call__(self, video: Video, observed: Observations, journal: Journal) -> Scene:
         """Reconstruct; long work goes through `journal.run`, so it can be resumed and is timed."""
         ...

@@ -111,7 +111,14 @@ def reconstruct(
     module = engine_module(DEFAULT_ENGINE if engine == "auto" else engine)
     settings = cues.with_quality(module.Config, quality) if config is None else config
     solve = module.build(cues.on_device(settings, device))
-    known = cues.observe(video, needs=solve.needs, given=observed, quality=quality, device=device, journal=journal)
+    known = cues.observe(
+        video,
+        needs=(*solve.needs, *solve.wants(video)),
+        given=observed,
+        quality=quality,
+        device=device,
+        journal=journal,
+    )
     scene = solve(video, known, journal)
     return replace(scene, notes=_once((*video.notes, *known.notes, *scene.notes)))
 

@@ -86,6 +86,25 @@ class PixelTracks:
 
 
 @dataclass(frozen=True, eq=False)
+class PixelFlow:
+    """Where every pixel of one frame is in all frames.
+
+    Attributes:
+        reference: that frame.
+        displacement_px: (T, h, w, 2) float32, from its place in the reference frame, in pixels of the video.
+        sigma_px: (T, h, w) float32, standard deviation per axis; infinite where the pixel is hidden or lost.
+    """
+
+    reference: int
+    displacement_px: Float[np.ndarray, "t h w 2"]
+    sigma_px: Float[np.ndarray, "t h w"]
+    source: Source
+
+    def __post_init__(self) -> None:
+        _same_shape("flow", self.displacement_px[..., 0], "its sigma", self.sigma_px)
+
+
+@dataclass(frozen=True, eq=False)
 class MovingMasks:
     """What moves by itself.
 
@@ -127,6 +146,8 @@ class CameraMotion:
         world_from_cam: (T, 4, 4) float64; valid: (T,) bool, which frames are known.
         sigma_m: standard deviation of the centre (metres), sigma_rad: of the rotation (radians).
         metric: whether translations are in metres.
+        given: (T,) bool, the frames whose pose was there before reconstruction, with these sigmas; the others are
+        estimates to start from. None: all valid ones.
     """
 
     world_from_cam: Float[np.ndarray, "t 4 4"]
@@ -135,6 +156,19 @@ class CameraMotion:
     sigma_rad: float
     source: Source
     metric: bool = False
+    given: Bool[np.ndarray, "t"] | None = None
+
+    @property
+    def given_frames(self) -> Bool[np.ndarray, "t"]:
+        """The frames whose pose is evidence of its own."""
+        finite = np.isfinite(self.world_from_cam).all((1, 2))
+        return finite & self.valid & (True if self.given is None else self.given)
+
+    @property
+    def partial(self) -> bool:
+        """Whether frames are left for a cue to complete."""
+        finite = np.isfinite(self.world_from_cam).all((1, 2))
+        return self.given is None and not bool((finite & self.valid).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +197,7 @@ class Observations:
     camera: CameraPrior | None = None
     camera_motion: CameraMotion | None = None
     lengths: KnownLengths | None = None
+    flow: PixelFlow | None = None
     notes: tuple[str, ...] = ()
 
     def require(self, names: Iterable[str]) -> None:

@@ -5,15 +5,17 @@ Source: Uni4D (arXiv 2503.21761); what differs from the release is said in each 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worldline.engines.uni4d import stages
 from worldline.engines.uni4d.assembly import Found, assemble
+from worldline.engines.uni4d.dense_motion import dense_motion
 from worldline.engines.uni4d.fusion import fuse
 from worldline.engines.uni4d.inputs import Config, Inputs
 from worldline.engines.uni4d.motion import follow_moving_points
 from worldline.errors import InputError
 from worldline.scene.journal import Journal
+from worldline.scene.motion import Flow
 from worldline.scene.observations import Observations
 from worldline.scene.scene import Scene
 from worldline.scene.video import Video
@@ -47,4 +49,16 @@ class Uni4D:
         ratios = journal.run("ratios", lambda: stages.find_ratios(inputs, bundled, points), settings=settings)
         moved = journal.run("motion", lambda: follow_moving_points(inputs, bundled, ratios), settings=settings)
         fused = journal.run("fusion", lambda: fuse(inputs, bundled, ratios, moved), settings=settings)
-        return assemble(inputs, Found(cameras, bundled, points, ratios, moved, fused))
+        scene = assemble(inputs, Found(cameras, bundled, points, ratios, moved, fused))
+        return replace(scene, flow=self._flow(scene, observed, journal))
+
+    def wants(self, video: Video) -> tuple[str, ...]:
+        """Dense motion of clips that are short enough for it."""
+        return ("flow",) if len(video) <= self.config.dense_motion_frames else ()
+
+    def _flow(self, scene: Scene, observed: Observations, journal: Journal) -> Flow | None:
+        if observed.flow is None:
+            return None
+        flow = observed.flow
+        found = journal.run("dense motion", lambda: vars(dense_motion(scene, flow)), settings=self.config)
+        return Flow(int(found["reference"]), found["displacement"], found["valid"])

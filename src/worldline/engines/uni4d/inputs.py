@@ -29,6 +29,7 @@ class Config:
     Attributes:
         dtype: float64 or float32 of the solver; device: where it runs.
         moving_tracks: most moving tracks that are solved (longest first).
+        dense_motion_frames: clips of at most so many frames get dense scene flow; longer ones have tracks.
     """
 
     labelling: Labelling = field(default_factory=Labelling)
@@ -36,6 +37,7 @@ class Config:
     motion: Weights = field(default_factory=Weights)
     fusing: Fusing = field(default_factory=Fusing)
     moving_tracks: int = 20_000
+    dense_motion_frames: int = 8
     dtype: str = "float32"
     device: str = "cpu"
 
