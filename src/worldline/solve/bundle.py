@@ -22,11 +22,12 @@ from worldline.solve.terms import PixelSamples
 
 @dataclass(frozen=True, eq=False)
 class DepthSamples:
-    """The depth cue at every sighting: log depth, its sigma, and how much the frame's log scale may vary."""
+    """The depth cue at every sighting: log depth, its sigma, and the mean and spread of the log scale of a frame."""
 
     log_depth: Float[Tensor, "m"]
     sigma: Float[Tensor, "m"]
     scale_sigma: float
+    scale_mean: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +58,10 @@ def adjust(
     loss: Loss | None = None,
     free: Iterable[str] | None = None,
     extra: Iterable[Term] = (),
+    held: Iterable[Term] | None = None,
     stop: Stop | None = None,
 ) -> BundleResult:
-    """Fit cameras and structure to sightings; frame 0 stays where it is.
+    """Fit cameras and structure to sightings; frame 0 stays where it is unless `held` says what stays.
 
     Args:
         samples: sightings; their rows index world_from_cam and points.
@@ -68,6 +70,7 @@ def adjust(
         depth: the depth cue at the sightings; without it the overall scale is held by a weak prior on the baseline.
         free: names of the variables to move, default all that the inputs determine.
         extra: further terms on the same variables.
+        held: terms that fix where the world is, such as known poses, in place of frame 0 and the weak prior.
 
     Raises:
         SolveFailed: the start is not finite.
@@ -79,7 +82,8 @@ def adjust(
         "log_focal": like.new_zeros(1, 1),
         "log_depth_scale": like.new_zeros(count, 1) if log_depth_scale is None else log_depth_scale,
     }
-    parts = [terms.reprojection(samples, intrinsics, loss or GemanMcClure(4.0)), *extra, *_gauge(world_from_cam, depth)]
+    held = _gauge(world_from_cam, depth) if held is None else held
+    parts = [terms.reprojection(samples, intrinsics, loss or GemanMcClure(4.0)), *extra, *held]
     wanted = {"world_from_cam", "points"}
     if focal_sigma > 0:
         wanted.add("log_focal")
@@ -88,7 +92,8 @@ def adjust(
         parts.append(terms.prior("log_focal", mean, focal_sigma))
     if depth is not None:
         parts.append(terms.log_depth(samples, depth.log_depth, depth.sigma, GemanMcClure(4.0)))
-        parts.append(terms.prior("log_depth_scale", torch.zeros_like(state["log_depth_scale"]), depth.scale_sigma))
+        mean = torch.full_like(state["log_depth_scale"], depth.scale_mean)
+        parts.append(terms.prior("log_depth_scale", mean, depth.scale_sigma))
         wanted.add("log_depth_scale")
     solution = minimise(state, parts, wanted if free is None else free, Schur("points"), stop)
     out = solution.state
@@ -101,12 +106,13 @@ def _gauge(world_from_cam: Tensor, depth: DepthSamples | None) -> list[Term]:
     """Six (seven without depth) numbers that no sighting determines, held where they start."""
     first = torch.zeros(1, dtype=torch.long, device=world_from_cam.device)
     held = [terms.motion_prior(world_from_cam, first, 1e-6, 1e-6)]
-    if depth is None and len(world_from_cam) > 1:
-        reach = (world_from_cam[:, :3, 3] - world_from_cam[0, :3, 3]).norm(dim=-1)
-        far = reach.argmax()[None]
-        if float(reach.max()) > 0:
-            held.append(baseline_prior(world_from_cam, far))
-    return held
+    return held if depth is not None else [*held, *held_size(world_from_cam)]
+
+
+def held_size(world_from_cam: Float[Tensor, "t 4 4"]) -> list[Term]:
+    """Holds the overall scale, by the distance of the camera farthest from the first; nothing if none is."""
+    reach = (world_from_cam[:, :3, 3] - world_from_cam[0, :3, 3]).norm(dim=-1)
+    return [baseline_prior(world_from_cam, reach.argmax()[None])] if float(reach.max()) > 0 else []
 
 
 def baseline_prior(world_from_cam: Tensor, far: Tensor) -> Term:

@@ -167,7 +167,13 @@ def prior(variable: str, mean: Tensor, sigma: Tensor | float, loss: Loss | None 
     return Term(f"prior {variable}", ((variable, rows),), residual, jacobian, loss or Square())
 
 
-def motion_prior(reference: Float[Tensor, "t 4 4"], rows: Int[Tensor, "m"], sigma_m: float, sigma_rad: float) -> Term:
+def motion_prior(
+    reference: Float[Tensor, "t 4 4"],
+    rows: Int[Tensor, "m"],
+    sigma_m: float,
+    sigma_rad: float,
+    loss: Loss | None = None,
+) -> Term:
     """Keeps cameras near known poses (a sensor, or the gauge).
 
     The rotation residual is the axis times the sine of the angle, which equals the rotation vector for small ones
@@ -190,7 +196,7 @@ def motion_prior(reference: Float[Tensor, "t 4 4"], rows: Int[Tensor, "m"], sigm
         out[:, 3:, 3:] = (trace * torch.eye(3, dtype=a.dtype, device=a.device) - a.transpose(-1, -2)) / 2
         return residual(world_from_cam), [out / scale[:, None]]
 
-    return Term("motion prior", (("world_from_cam", rows),), residual, jacobian)
+    return Term("motion prior", (("world_from_cam", rows),), residual, jacobian, loss or Square())
 
 
 def steady_motion(count: int, sigma: Float[Tensor, "6"]) -> Term:

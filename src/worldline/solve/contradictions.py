@@ -1,0 +1,178 @@
+"""What is known against what the images say: one sentence with figures for each thing that does not agree."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from worldline.scene.observations import KnownLengths
+from worldline.solve.anchored_bundle import Placed, anchored_points, bundled
+from worldline.solve.focal import Focal
+from worldline.solve.known_lengths import OFF_SIGMAS as LENGTH_OFF
+from worldline.solve.known_lengths import LengthScale
+from worldline.solve.known_poses import OFF_SIGMAS
+from worldline.solve.structure_settings import StructureSettings
+from worldline.solve.track_cameras import Cameras
+from worldline.solve.track_depth import TrackDepth
+from worldline.solve.track_samples import TrackSamples, keyframes, log_misfit
+
+LEAST_FOCAL_SHARE = 0.02
+"""A given focal length that is off by less is not worth a sentence: the lens is not modelled."""
+
+
+def about_focal(samples: TrackSamples, placed: Placed, focal: Focal, s: StructureSettings) -> tuple[str, ...]:
+    """Whether the images, left to choose, take another focal length than the given one."""
+    given = float(focal.intrinsics[0])
+    samples, placed = _few(samples, placed, s)
+    placed = bundled(samples, placed, focal, s)
+    found = bundled(samples, placed, focal._replace(sigma=s.focal_sigma), s, steps=25)
+    images = float(found.cameras.intrinsics[0])
+    off = float(np.log(images / given))
+    rise = _misfit(samples, placed, s) - _misfit(samples, found, s)
+    sigma = max((max(rise, 1e-9) * s.focal_worth) ** -0.5 * abs(off), 0.01)
+    if abs(off) < max(LEAST_FOCAL_SHARE, 3 * sigma, 3 * focal.sigma):
+        return ()
+    return (
+        f"the given focal length of {given:.0f} px contradicts the images, which speak for {images:.0f} +- "
+        f"{images * sigma:.0f} px; check the calibration, or the size of the images that it belongs to.",
+    )
+
+
+def _few(samples: TrackSamples, placed: Placed, s: StructureSettings) -> tuple[TrackSamples, Placed]:
+    """The keyframes with some of the tracks, which are enough for a question about the whole."""
+    keys, cameras, poses, depth = keyframes(samples, s.frames_per_key), placed.cameras, placed.poses, placed.depth
+    thin = torch.arange(0, samples.uv.shape[1], max(1, samples.uv.shape[1] // 800))
+    if depth is not None:
+        depth = depth._replace(log_depth=depth.log_depth[keys], sigma=depth.sigma[keys]).tracks(thin)
+    if poses is not None:
+        poses = poses._replace(world_from_cam=poses.world_from_cam[keys], known=poses.known[keys])
+    cameras = cameras._replace(world_from_cam=cameras.world_from_cam[keys], solved=cameras.solved[keys])
+    return samples.frames(keys).tracks(thin), Placed(cameras, poses, depth, placed.sized)
+
+
+def about_poses(
+    off: Float[Tensor, "t"], known: Bool[Tensor, "t"], residual_px: tuple[float, float] | None = None
+) -> tuple[str, ...]:
+    """Frames whose given pose is off by more than it may be, and how much better the images fit without it."""
+    bad = torch.nonzero(known & (off > OFF_SIGMAS))[:, 0].tolist()
+    if not bad:
+        return ()
+    figures = "" if residual_px is None else (
+        f" (reprojection {residual_px[0]:.2g} px with the poses as given, {residual_px[1]:.2g} px as found)"
+    )  # fmt: skip
+    return (
+        f"the given poses of {len(bad)} of {int(known.sum())} frames ({_listed(bad)}) contradict the images by up to "
+        f"{float(off.max()):.0f} standard deviations{figures}; check those poses, or give a larger --pose-sigma.",
+    )
+
+
+def all_poses(residual_px: tuple[float, float]) -> str:
+    """For poses that do not fit the motion in the images as a whole."""
+    return (
+        f"the given poses contradict the images as a whole (reprojection {residual_px[0]:.2g} px with them, "
+        f"{residual_px[1]:.2g} px without) and were set aside; check that they are camera-to-world, in metres, with z "
+        "forward, and of these frames."
+    )
+
+
+def about_depth_scale(log_ratio: float, sigma: float, what: str) -> tuple[str, ...]:
+    """Depth whose scale is not that of the other things known."""
+    if abs(log_ratio) < OFF_SIGMAS * sigma:
+        return ()
+    return (
+        f"the given depth is {np.exp(-log_ratio):.3g} times what {what} say, which are good to {100 * sigma:.1g} %; it "
+        "was scaled to them; check --depth-scale, or the units of what was given.",
+    )
+
+
+def about_depth(
+    samples: TrackSamples, cameras: Cameras, depth: TrackDepth, s: StructureSettings
+) -> tuple[tuple[str, ...], Float[np.ndarray, "t"]]:
+    """Frames whose depth is off the structure of all as a whole; and the log offset of every frame, (T,)."""
+    points = anchored_points(samples, cameras, None, s)
+    forward, centre = cameras.world_from_cam[:, :3, 2], cameras.world_from_cam[:, :3, 3]
+    z = forward @ points.points_world.T - (forward * centre).sum(-1, keepdim=True)
+    use = depth.known & (samples.weight > 0) & points.good & (points.residual_px < s.outlier_px) & (z > 0)
+    ratio = torch.where(use, z.clamp_min(1e-9).log() - depth.log_depth, torch.nan)
+    offset = torch.where(use.sum(1) >= 20, ratio.nanmedian(1).values, torch.nan)
+    limit = OFF_SIGMAS * max(float(np.hypot(depth.scale_sigma, 0.02)), 1.4826 * float(offset.abs().nanmedian()))
+    bad = torch.nonzero(offset.abs() > limit)[:, 0].tolist()
+    notes: tuple[str, ...] = ()
+    if bad:
+        worst = float(offset[bad].abs().max())
+        notes = (
+            f"the given depth of {len(bad)} of {len(offset)} frames ({_listed(bad)}) is off the others by up to "
+            f"{100 * np.expm1(worst):.0f} %; check those depth images.",
+        )
+    return notes, offset.nan_to_num(0.0).numpy()
+
+
+def about_lengths(lengths: KnownLengths, scale: LengthScale, other: str = "") -> tuple[str, ...]:
+    """Lengths that contradict each other, or (with `other` naming it) what else gives the scale (log scale 0)."""
+    notes = []
+    lost = np.flatnonzero(~np.isfinite(scale.each))
+    if len(lost):
+        notes.append(
+            f"{len(lost)} of {len(scale.each)} known lengths could not be used, for nothing static is followed near "
+            "their ends; mark points on textured static things."
+        )
+    mean = 0.0 if other else scale.log_scale
+    off = np.abs(scale.each - mean) / scale.each_sigma
+    for k in np.flatnonzero(off > LENGTH_OFF):
+        seen = lengths.length_m[k] * np.exp(mean - scale.each[k])
+        notes.append(
+            f"the known length of {lengths.length_m[k]:g} m in frame {int(lengths.frame[k])} measures {seen:.3g} m by "
+            f"{other or 'the other lengths'}; check its end points and its value."
+        )
+    return tuple(notes)
+
+
+def about_masks(
+    on_mask: Bool[np.ndarray, "t n"],
+    residual_px: Float[np.ndarray, "t n"],
+    rms_px: Float[np.ndarray, "n"],
+    path_px: float,
+) -> tuple[str, ...]:
+    """Given masks that cover what stands still, or miss what moves.
+
+    Args:
+        on_mask: sightings that lie on a mask. residual_px, rms_px: of the static hypothesis.
+        path_px: how far static points move in the image; little says nothing about who moves.
+    """
+    seen = np.isfinite(residual_px)
+    length = seen.sum(0)
+    long = length >= min(8, len(seen))
+    covered = long & ((on_mask & seen).sum(0) > 0.9 * length)
+    clear = long & ~(on_mask & seen).any(0)
+    notes = []
+    if covered.sum() >= 30 and path_px > 10 and (still := float((rms_px[covered] < 1.0).mean())) > 0.7:
+        notes.append(
+            f"{100 * still:.0f} % of what the given masks cover moves like the static scene; check that the masks are "
+            "of these frames, and not inverted."
+        )
+    if clear.sum() >= 30 and (moving := float((rms_px[clear] > 4.0).mean())) > 0.2:
+        notes.append(
+            f"{100 * moving:.0f} % of what the given masks leave free does not move like a static scene; the masks may "
+            "miss moving things."
+        )
+    return tuple(notes)
+
+
+def residual_of(samples: TrackSamples, cameras: Cameras, s: StructureSettings) -> float:
+    """Median reprojection error in pixels of the sightings under these cameras."""
+    found = anchored_points(samples, cameras, None, s)
+    seen = (samples.weight > 0) & cameras.solved[:, None] & found.residual_px.isfinite()
+    return float(found.residual_px[seen].median()) if bool(seen.any()) else float("nan")
+
+
+def _misfit(samples: TrackSamples, placed: Placed, s: StructureSettings) -> float:
+    points = anchored_points(samples, placed.cameras, None, s)
+    return log_misfit(points.residual_px, samples.weight * placed.cameras.solved[:, None])
+
+
+def _listed(frames: list[int], most: int = 6) -> str:
+    """Frame numbers, the first few of many."""
+    shown = ", ".join(str(f) for f in frames[:most])
+    return shown + (", ..." if len(frames) > most else "")
