@@ -259,7 +259,7 @@ def _from_matrix(values: Any, path: Path) -> Float[np.ndarray, "4"]:
     return _integer_centred(*_from_square(matrix, path))
 
 
-def _from_square(matrix: Float[np.ndarray, "r c"], path: Path) -> tuple[float, float, float, float]:
+def _from_square(matrix: Float[np.ndarray, "*s"], path: Path) -> tuple[float, float, float, float]:
     if matrix.shape not in ((3, 3), (3, 4), (4, 4)) or not np.isfinite(matrix).all():
         raise FormatError(f"{path} holds no camera matrix K of 3x3 finite numbers; check that it is the right file.")
     k = matrix[:3, :3]

@@ -27,6 +27,12 @@ def text_of(path: Path) -> str:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the path and its permissions.") from error
 
 
+def first_row_length(path: Path) -> int:
+    """How many words the first row has, which tells formats apart; 0 for an empty file."""
+    rows = (_words(line) for line in text_of(path).splitlines())
+    return next((len(words) for words in rows if words), 0)
+
+
 def number_rows(path: Path, *, finite: bool = True) -> list[Row]:
     """The rows of a file, of any lengths.
 
@@ -58,11 +64,14 @@ def number_table(path: Path, *, finite: bool = True) -> Float[np.ndarray, "n c"]
 
 
 def _row(path: Path, number: int, line: str, finite: bool) -> Row:
-    words = [word for word in re.split(r"[\s,;]+", line.split("#")[0]) if word]
     try:
-        row = tuple(float(word) for word in words)
+        row = tuple(float(word) for word in _words(line))
     except ValueError:
         raise FormatError(f"line {number} of {path} holds something that is no number; correct or remove it.") from None
     if finite and not np.isfinite(row).all():
         raise FormatError(f"line {number} of {path} holds a number that is not finite; correct or remove it.")
     return row
+
+
+def _words(line: str) -> list[str]:
+    return [word for word in re.split(r"[\s,;]+", line.split("#")[0]) if word]

@@ -18,7 +18,7 @@ from worldline.geometry import se3
 from worldline.io.formats import tum
 from worldline.io.image_folders import natural_key
 from worldline.io.known.clip_frames import ClipFrames, match_files, name_numbers, nearest_in_time
-from worldline.io.known.number_tables import number_rows, number_table
+from worldline.io.known.number_tables import first_row_length, number_rows, number_table
 from worldline.scene.observations import CameraMotion, Source
 
 _SAME_TIME_S = 0.01
@@ -138,7 +138,7 @@ def _from_folder(folder: Path, clip: ClipFrames) -> _Placed:
 
 
 def _from_file(path: Path, clip: ClipFrames, settings: PoseSettings) -> _Placed:
-    if len(number_rows(path, finite=False)[0]) == 8:
+    if first_row_length(path) == 8:
         trajectory = tum.read(path)
         placed = _at_times(trajectory.times_s, trajectory.world_from_cam, path, clip, settings)
         return _Placed(placed.world_from_cam, placed.valid, (*trajectory.notes, *placed.notes))
