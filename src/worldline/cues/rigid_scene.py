@@ -121,7 +121,8 @@ def _solved(video: Video, given: _Given, settings: StructureSettings) -> Arrays:
     ideal = tracks if lens is None or centred is None else tracks.ideal(lens, centred)
     found = anchored_structure(
         ideal, *size, known, focal_px=None if centred is None else float(centred[0]),
-        focal_sigma=given.focal_sigma, usable=usable, settings=settings,
+        focal_sigma=given.focal_sigma,
+        distorts=lens is None or not any(lens.distortion), usable=usable, settings=settings,
     )  # fmt: skip
     arrays = {f.name: np.asarray(getattr(found, f.name)) for f in fields(found) if f.name != "notes"}
     notes = found.notes if on_mask is None else (*found.notes, *_about_masks(found, on_mask, tracks))
@@ -133,7 +134,8 @@ def _solved(video: Video, given: _Given, settings: StructureSettings) -> Arrays:
 
 def _structure(stored: Arrays) -> AnchoredStructure:
     plain: dict[str, Any] = {k: v.item() if v.ndim == 0 and k != "notes" else v for k, v in stored.items()}
-    return AnchoredStructure(**{**plain, "notes": tuple(unpack(stored["notes"]))})
+    texts = {"notes": tuple(unpack(stored["notes"])), "distortion": tuple(stored["distortion"].tolist())}
+    return AnchoredStructure(**{**plain, **texts})
 
 
 def _reference(lens: Camera) -> Float[np.ndarray, "4"]:

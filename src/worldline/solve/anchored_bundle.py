@@ -13,9 +13,9 @@ from worldline.solve import bundle, terms, triangulation
 from worldline.solve.bundle import DepthSamples
 from worldline.solve.depth_cameras import points_from_depth
 from worldline.solve.focal import Focal
-from worldline.solve.known_poses import OFF_SIGMAS, KnownPoses
+from worldline.solve.known_poses import KnownPoses, pose_prior
 from worldline.solve.problem import Stop, Term
-from worldline.solve.robust import Cauchy, GemanMcClure
+from worldline.solve.robust import Cauchy
 from worldline.solve.structure_settings import StructureSettings
 from worldline.solve.terms import PixelSamples
 from worldline.solve.track_cameras import Cameras
@@ -69,7 +69,7 @@ def bundled(samples: TrackSamples, placed: Placed, focal: Focal, s: StructureSet
         return placed
     frame, point = torch.nonzero(samples.weight[frames][:, track] > 0, as_tuple=True)
     sighting = (frames[frame], track[point])
-    share = min(1.0, (PER_FRAME * len(frames) / len(frame)) ** 0.5)
+    share = share_of(len(frame), len(frames))
     doubt = focal.sigma * min(1.0, (s.effective / len(frame)) ** 0.5) if len(frames) >= 5 or placed.depth else 0.0
     depth = _depth_of(placed.depth, sighting, point, share)
     result = bundle.adjust(
@@ -101,12 +101,15 @@ def _held(placed: Placed, frames: Tensor, share: float) -> list[Term]:
     cameras = placed.cameras.world_from_cam[frames]
     size = [] if placed.sized else bundle.held_size(cameras)
     poses = placed.poses
-    rows = torch.nonzero(poses.known[frames])[:, 0] if poses is not None else frames[:0]
-    if poses is None or len(rows) == 0:
+    if poses is None or not bool(poses.known[frames].any()):
         return [terms.motion_prior(cameras, frames.new_zeros(1), 1e-6, 1e-6), *size]
-    loss = GemanMcClure(3**0.5 * OFF_SIGMAS / share)
-    reference = poses.world_from_cam[frames]
-    return [terms.motion_prior(reference, rows, poses.sigma_m * share, poses.sigma_rad * share, loss), *size]
+    here = poses._replace(world_from_cam=poses.world_from_cam[frames], known=poses.known[frames])
+    return [pose_prior(here, share), *size]
+
+
+def share_of(sightings: int, frames: int) -> float:
+    """By how much what is known must claim to be better, for so many sightings whose errors go together."""
+    return min(1.0, (PER_FRAME * frames / max(sightings, 1)) ** 0.5)
 
 
 def in_first_camera(cameras: Cameras) -> Cameras:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from worldline.errors import SolveFailed
 from worldline.geometry import se3
+from worldline.geometry.camera import Camera
 from worldline.scene.observations import KnownLengths, PixelTracks
 from worldline.solve import contradictions, rotation
 from worldline.solve.anchored_bundle import Placed, anchored_points, bundled, in_first_camera
@@ -61,14 +62,14 @@ class AnchoredStructure(RigidStructure):
         off, 0 elsewhere.
     """
 
-    metric: bool
-    scale_source: str
-    notes: tuple[str, ...]
-    given: Bool[np.ndarray, "t"]
-    given_world_from_cam: Float[np.ndarray, "t 4 4"]
-    given_sigma_m: float
-    given_sigma_rad: float
-    pose_off: Float[np.ndarray, "t"]
+    metric: bool = False
+    scale_source: str = ""
+    notes: tuple[str, ...] = ()
+    given: Bool[np.ndarray, "t"] = field(default_factory=lambda: np.zeros(0, bool))
+    given_world_from_cam: Float[np.ndarray, "t 4 4"] = field(default_factory=lambda: np.zeros((0, 4, 4)))
+    given_sigma_m: float = 0.0
+    given_sigma_rad: float = 0.0
+    pose_off: Float[np.ndarray, "t"] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def median_depth(self) -> float:
@@ -82,8 +83,8 @@ class AnchoredStructure(RigidStructure):
 class _Task:
     """The tracks of one clip (all of them, and those that take part), its focal length, what is known, settings."""
 
+    size: tuple[int, int]
     tracks: PixelTracks
-    own: PixelTracks
     samples: TrackSamples
     all_depth: TrackDepth | None
     depth: TrackDepth | None
@@ -102,6 +103,7 @@ def anchored_structure(
     *,
     focal_px: float | None = None,
     focal_sigma: float = 0.0,
+    distorts: bool = True,
     usable: Bool[np.ndarray, "t n"] | None = None,
     settings: StructureSettings | None = None,
 ) -> AnchoredStructure:
@@ -110,7 +112,7 @@ def anchored_structure(
     Args:
         tracks: as an ideal pinhole with its principal point in the middle of width x height sees them.
         known: of these tracks; what of it contradicts the images is reported in the `notes` of the result.
-        focal_px, focal_sigma: as in `rigid_structure`.
+        focal_px, focal_sigma, distorts: as in `rigid_structure`.
         usable: sightings that may hold the cameras, None for all; the others are judged only.
 
     Raises:
@@ -121,21 +123,25 @@ def anchored_structure(
     everything = TrackSamples.of(own, s.noise_px)
     index = well_spread(everything, tracks.query_frame, width, height, s.tracks)
     task = _Task(
-        tracks, own, everything.tracks(index), known.depth,
+        (width, height), tracks, everything.tracks(index), known.depth,
         None if known.depth is None else known.depth.tracks(index), known.poses, known.lengths,
         prior_focal(focal_px, focal_sigma, width, height, s),
-        lambda: rigid_structure(own, width, height, focal_px=focal_px, focal_sigma=focal_sigma, settings=s), s,
+        lambda: rigid_structure(
+            own, width, height, focal_px=focal_px, focal_sigma=focal_sigma, distorts=distorts, settings=s
+        ), s,
     )  # fmt: skip
     start = _start(task)
     if known.poses is None and known.depth is None and start.free is not None:
         return _unanchored(task, start, focal_given=focal_px is not None, judged_apart=usable is not None)
+    task = _through_lens(task, start)
     placed, notes = _placed(task, start)
     for steps in (12, 15):
         placed = bundled(task.samples, placed, task.focal, s, steps=steps)
     placed, motion = _standing_still(task, placed, start.motion)
     notes = (*notes, *_about_cameras(task, placed, motion, focal_given=focal_px is not None))
     scene = _judged(task, _exact(placed), motion)
-    return _in_metres(task, scene, placed, notes)
+    lens = () if start.free is None else start.free.distortion
+    return _in_metres(task, replace(scene, distortion=lens), placed, notes)
 
 
 class _Start(NamedTuple):
@@ -176,12 +182,25 @@ def _start(task: _Task) -> _Start:
     return _Start(cameras, found.motion, False, found)
 
 
+def _through_lens(task: _Task, start: _Start) -> _Task:
+    """The samples as a pinhole would have seen them, where the tracks alone told the lens."""
+    lens = () if start.free is None else start.free.distortion
+    if not lens:
+        return task
+    camera = Camera(start.cameras.intrinsics.numpy(), task.size[0], task.size[1], lens)
+    return replace(
+        task, tracks=task.tracks.ideal(camera, camera.intrinsics),
+        samples=task.samples.ideal(start.cameras.intrinsics, lens),
+    )  # fmt: skip
+
+
 def _unanchored(task: _Task, start: _Start, *, focal_given: bool, judged_apart: bool) -> AnchoredStructure:
     """The structure that the tracks alone gave; lengths may still give its scale."""
-    placed, found = Placed(start.cameras, None, None, False), start.free
+    found = start.free
     assert found is not None
+    task, placed = _through_lens(task, start), Placed(start.cameras, None, None, False)
     if judged_apart:
-        found = _judged(task, placed, start.motion)
+        found = replace(_judged(task, placed, start.motion), distortion=found.distortion)
     return _in_metres(task, found, placed, _about_cameras(task, placed, start.motion, focal_given=focal_given))
 
 

@@ -21,6 +21,9 @@ from worldline.solve.track_samples import TrackSamples, keyframes, log_misfit
 LEAST_FOCAL_SHARE = 0.02
 """A given focal length that is off by less is not worth a sentence: the lens is not modelled."""
 
+FOCAL_WORTH = 50.0
+"""Independent tracks that speak about the focal length."""
+
 
 def about_focal(samples: TrackSamples, placed: Placed, focal: Focal, s: StructureSettings) -> tuple[str, ...]:
     """Whether the images, left to choose, take another focal length than the given one."""
@@ -31,7 +34,7 @@ def about_focal(samples: TrackSamples, placed: Placed, focal: Focal, s: Structur
     images = float(found.cameras.intrinsics[0])
     off = float(np.log(images / given))
     rise = _misfit(samples, placed, s) - _misfit(samples, found, s)
-    sigma = max((max(rise, 1e-9) * s.focal_worth) ** -0.5 * abs(off), 0.01)
+    sigma = max((max(rise, 1e-9) * FOCAL_WORTH) ** -0.5 * abs(off), 0.01)
     if abs(off) < max(LEAST_FOCAL_SHARE, 3 * sigma, 3 * focal.sigma):
         return ()
     return (

@@ -12,6 +12,9 @@ from torch import Tensor
 from worldline.geometry import se3
 from worldline.geometry.sim3 import Sim3
 from worldline.scene.observations import CameraMotion
+from worldline.solve import terms
+from worldline.solve.problem import Term
+from worldline.solve.robust import GemanMcClure
 
 LEAST_SHARE = 1e-3
 """Poses that are stated as exact are taken to be off by this share of the scene's depth, and by as many radians."""
@@ -46,6 +49,14 @@ class KnownPoses(NamedTuple):
         """With sigmas that a solver can work with, for a scene of depth `size`."""
         return self._replace(sigma_m=max(self.sigma_m, LEAST_SHARE * size), sigma_rad=max(self.sigma_rad, LEAST_SHARE))
 
+    def seen_from(self, local_from_world: Float[Tensor, "4 4"]) -> KnownPoses:
+        """The same poses in another frame of the same scale."""
+        return self._replace(world_from_cam=local_from_world @ self.world_from_cam)
+
+    def tensors(self, like: Tensor) -> KnownPoses:
+        """On the device and in the precision of `like`."""
+        return self._replace(world_from_cam=self.world_from_cam.to(like), known=self.known.to(like.device))
+
     def resized(self, factor: float) -> KnownPoses:
         """The same poses in a world of another scale."""
         matrices = self.world_from_cam.clone()
@@ -64,6 +75,17 @@ class KnownPoses(NamedTuple):
         """Largest distance between known centres."""
         centres = self.world_from_cam[self.known, :3, 3]
         return float(torch.cdist(centres, centres).max()) if len(centres) else 0.0
+
+
+def pose_prior(poses: KnownPoses, share: float) -> Term:
+    """Cameras near the known poses; one that contradicts the rest is let go.
+
+    Args:
+        share: by how much the sigmas are smaller for a solver that takes all sightings for independent.
+    """
+    rows = torch.nonzero(poses.known)[:, 0]
+    loss = GemanMcClure(3**0.5 * OFF_SIGMAS / share)
+    return terms.motion_prior(poses.world_from_cam, rows, poses.sigma_m * share, poses.sigma_rad * share, loss)
 
 
 def world_from_structure(

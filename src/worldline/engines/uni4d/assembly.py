@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+from jaxtyping import Float
 
 from worldline.engines.uni4d import health
 from worldline.engines.uni4d.inputs import Inputs
+from worldline.engines.uni4d.world import in_world
 from worldline.geometry.camera import Camera
 from worldline.scene.journal import Arrays, unpack
 from worldline.scene.motion import WorldTracks
@@ -29,14 +31,13 @@ class Found:
 
 def assemble(inputs: Inputs, found: Found) -> Scene:
     """The scene, with the history of how it was found and the health of every frame."""
-    video, observed, depth = inputs.video, inputs.observed, inputs.depth
-    assert observed.camera is not None
+    video, observed = inputs.video, inputs.observed
     fits = found.structure["misfit"] < health.FITTING
     static = {name: found.structure[name][fits] for name in ("points", "columns", "sigma")}
     tracks = world_tracks(inputs, static, found.motion)
-    return Scene(
+    scene = Scene(
         times_s=video.times_s,
-        camera=Camera(found.bundle["intrinsics"], video.width, video.height, observed.camera.camera.distortion),
+        camera=real_camera(inputs, found.bundle["intrinsics"]),
         world_from_cam=found.bundle["world_from_cam"],
         depth_z=found.fusion["depth_z"],
         depth_sigma=found.fusion["sigma"],
@@ -46,8 +47,6 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
         tracks=tracks,
         static_points=static["points"],
         static_colour=tracks.colour[: len(static["points"])],
-        metric=depth.metric,
-        metric_source=f"depth from {depth.source.name}" if depth.metric else "unknown scale",
         health=health.per_frame(inputs, found.bundle, found.structure, found.fusion),
         name=video.name,
         original_from_stored=video.original_from_stored,
@@ -55,6 +54,17 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
         history=_history(inputs, found),
         notes=(*video.notes, *observed.notes),
     )
+    return in_world(inputs, scene)
+
+
+def real_camera(inputs: Inputs, intrinsics: Float[np.ndarray, "4"]) -> Camera:
+    """The camera behind the ideal pinhole that was solved: its own intrinsics, with the focal length found."""
+    assert inputs.observed.camera is not None
+    camera = inputs.observed.camera.camera
+    if not camera.per_frame:
+        return replace(camera, intrinsics=intrinsics)
+    factor = intrinsics[0] / inputs.intrinsics[0]
+    return replace(camera, intrinsics=camera.intrinsics * np.array([factor, factor, 1, 1]))
 
 
 def _history(inputs: Inputs, found: Found) -> tuple[Step, ...]:
@@ -83,7 +93,7 @@ def world_tracks(inputs: Inputs, points: Arrays, moved: Arrays) -> WorldTracks:
         points_world=np.concatenate([static, moving], 1).astype(np.float32),
         visible=inputs.tracks.visible[:, columns],
         sigma=sigma.astype(np.float32),
-        colour=_colours(inputs.video, inputs.tracks.uv[query, columns], query),
+        colour=_colours(inputs.video, inputs.seen_uv[query, columns], query),
         moving=np.arange(len(columns)) >= len(points["columns"]),
         query_frame=query,
         observed=columns,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -14,11 +14,11 @@ from worldline.engines.uni4d import evidence
 from worldline.engines.uni4d.evidence import Evidence, Labelling
 from worldline.engines.uni4d.ratios import Fusing
 from worldline.engines.uni4d.structure import Bundling, Cameras, Tracks
-from worldline.geometry import camera as pinhole
-from worldline.geometry.camera import Camera
+from worldline.geometry import se3
 from worldline.scene.journal import Arrays
 from worldline.scene.observations import DepthMaps, MovingMasks, Observations, PixelTracks
 from worldline.scene.video import Video
+from worldline.solve.known_poses import KnownPoses
 from worldline.solve.nonrigid import Weights
 
 
@@ -53,6 +53,8 @@ class Inputs:
 
     Attributes:
         tracks: as an ideal pinhole would have seen them. intrinsics: (4,) the start; focal_sigma: its log spread.
+        world_from_local: (4, 4) of the frame in which all stages work, whose origin is near the cameras.
+        poses: those that are known, in that frame.
     """
 
     config: Config
@@ -64,19 +66,29 @@ class Inputs:
     masks: MovingMasks
     intrinsics: Float[np.ndarray, "4"]
     focal_sigma: float
+    world_from_local: Float[np.ndarray, "4 4"]
+    poses: KnownPoses | None
 
     @classmethod
     def of(cls, config: Config, video: Video, observed: Observations) -> Inputs:
         """Undo the lens, label the tracks."""
         assert observed.tracks and observed.moving and observed.depth and observed.camera
         prior = observed.camera
-        tracks = _ideal(observed.tracks, prior.camera)
-        labels = evidence.collect(tracks, observed.moving, video.width, video.height, config.labelling)
+        labels = evidence.collect(observed.tracks, observed.moving, video.width, video.height, config.labelling)
         intrinsics = np.asarray(prior.camera.intrinsics, dtype=np.float64)
-        intrinsics = intrinsics.mean(0) if prior.camera.per_frame else intrinsics
+        intrinsics = np.median(intrinsics, 0) if prior.camera.per_frame else intrinsics
+        tracks = observed.tracks.ideal(prior.camera, intrinsics)
+        world_from_local, poses = _known_poses(observed)
         return cls(
-            config, video, observed, labels, tracks, observed.depth, observed.moving, intrinsics, prior.focal_sigma
-        )
+            config, video, observed, labels, tracks, observed.depth, observed.moving, intrinsics, prior.focal_sigma,
+            world_from_local, poses,
+        )  # fmt: skip
+
+    @property
+    def seen_uv(self) -> Float[np.ndarray, "t n 2"]:
+        """Where the tracks are in the images and in the maps that cover them."""
+        assert self.observed.tracks is not None
+        return self.observed.tracks.uv
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """On the solver's device, floats in its precision."""
@@ -99,7 +111,7 @@ class Inputs:
     def cue_at(self, seen: Bool[np.ndarray, "t k"], columns: Int[np.ndarray, "k"]) -> tuple[np.ndarray, np.ndarray]:
         """Log depth and its sigma, (T, k), NaN where unseen or unknown."""
         frame, track = np.nonzero(seen)
-        uv = self.tracks.uv[frame, columns[track]]
+        uv = self.seen_uv[frame, columns[track]]
         size = (self.video.width, self.video.height)
         log_depth = np.full(seen.shape, np.nan, np.float32)
         sigma = np.full(seen.shape, np.nan, np.float32)
@@ -113,11 +125,11 @@ class Inputs:
         return Cameras(*(self.tensor(bundled[name]) for name in names))
 
 
-def _ideal(tracks: PixelTracks, camera: Camera) -> PixelTracks:
-    """Tracks where an ideal pinhole would have seen them."""
-    if not any(camera.distortion):
-        return tracks
-    k = camera.at(0)
-    xy = torch.from_numpy((tracks.uv - k[2:]) / k[:2])
-    ideal = pinhole.undistort(xy, camera.distortion).numpy() * k[:2] + k[2:]
-    return replace(tracks, uv=ideal.astype(np.float32))
+def _known_poses(observed: Observations) -> tuple[Float[np.ndarray, "4 4"], KnownPoses | None]:
+    """A frame near the cameras (world coordinates may be large), and the known poses in it."""
+    motion = observed.camera_motion
+    if motion is None or not motion.given_frames.any():
+        return np.eye(4), None
+    poses = KnownPoses.of(motion)
+    first = poses.world_from_cam[int(poses.known.nonzero()[0, 0])]
+    return first.numpy().copy(), poses.seen_from(se3.inverse(first))

@@ -14,7 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from worldline.solve import bundle, terms
+from worldline.solve.anchored_bundle import share_of
 from worldline.solve.bundle import BundleResult, DepthSamples
+from worldline.solve.known_poses import KnownPoses, pose_prior
 from worldline.solve.problem import Stop, Term
 from worldline.solve.robust import GemanMcClure
 from worldline.solve.terms import PixelSamples
@@ -121,9 +123,17 @@ class Bundled:
 
 
 def bundle_cameras(
-    tracks: Tracks, query_frame: np.ndarray, start: Cameras, settings: Bundling, *, focal_sigma: float
+    tracks: Tracks,
+    query_frame: np.ndarray,
+    start: Cameras,
+    settings: Bundling,
+    *,
+    focal_sigma: float,
+    poses: KnownPoses | None = None,
 ) -> Bundled:
     """Coarse solve, structure for the subset, fine solve, drop the misfits, last solve; kept only if better.
+
+    Known poses hold the world, each with its own sigma, in place of the first camera.
 
     Cameras that start at one and the same centre (they only turn, or stand) keep it: translations fitted where
     there is no parallax would follow the noise of the tracks.
@@ -137,18 +147,22 @@ def bundle_cameras(
     thinned = replace(tracks, seen=_thin(tracks.seen, chosen, settings.camera_sightings))
     generator = np.random.default_rng(0)
     coarse = generator.choice(chosen, min(settings.coarse_tracks, len(chosen)), replace=False)
-    focal_start = float(start.intrinsics[:2].mean())
+    focal_start, scale_mean = float(start.intrinsics[:2].mean()), float(start.log_depth_scale.median())
 
     def solve(
         index: np.ndarray, cameras: Cameras, points: Tensor, loss: float, stop: Stop, noise: float
     ) -> BundleResult:
         samples, depth = thinned.samples(_places(index, tracks.uv))
         samples = replace(samples, sigma_px=samples.sigma_px * noise)
+        depth = depth and replace(depth, scale_mean=scale_mean)
         return bundle.adjust(
             samples, cameras.world_from_cam, cameras.intrinsics, points, focal_sigma=focal_sigma,
             focal_prior=focal_start, depth=depth, log_depth_scale=cameras.log_depth_scale,
-            loss=GemanMcClure(loss), stop=stop, extra=extra,
+            loss=GemanMcClure(loss), stop=stop, extra=extra, held=held_by(len(samples)),
         )  # fmt: skip
+
+    def held_by(sightings: int) -> list[Term] | None:
+        return None if poses is None else [pose_prior(poses, share_of(sightings, len(tracks.uv)))]
 
     first = solve(coarse, start, cast(tracks, coarse, start), 20.0, Stop(settings.coarse_steps, 1e-3), 1.0)
     cameras = _cameras(first)
