@@ -45,11 +45,6 @@ class Focal(NamedTuple):
         """The focal length of least cost, given what the tracks say against each candidate."""
         return _lowest(self.candidates, [c + self.cost(f) for f, c in zip(self.candidates, costs, strict=True)])
 
-    def doubt(self, rise: float, off: float, s: StructureSettings) -> float:
-        """Relative sigma of a free one whose tracks misfit by `rise` more where it is wrong by the share `off`."""
-        precision = max(rise, 0.0) * s.focal_worth / off**2
-        return max(s.least_focal_sigma, (precision + self.sigma**-2) ** -0.5)
-
 
 def prior_focal(focal_px: float | None, sigma: float, width: int, height: int, s: StructureSettings) -> Focal:
     """The focal length given, with its relative sigma, or the usual field of view where none is."""

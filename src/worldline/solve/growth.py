@@ -12,14 +12,14 @@ from worldline.solve import resection, triangulation
 from worldline.solve.focal import Focal
 from worldline.solve.starting_pairs import Start, starting_pairs
 from worldline.solve.structure_settings import StructureSettings
-from worldline.solve.track_cameras import Cameras, adjusted, static_points, with_frame
+from worldline.solve.track_cameras import Cameras, adjusted, anchored, static_points, with_frame
 from worldline.solve.track_samples import TrackSamples, log_misfit
 
 
 def moving_camera(
     samples: TrackSamples, keys: Int[Tensor, "k"], focal: Focal, s: StructureSettings, *, median_depth: float
 ) -> Cameras | None:
-    """Keyframes outward from the best pair, all other frames, and a last adjustment; None where no pair has depth.
+    """Keyframes outward from the best pair, all other frames, and an adjustment; None where no pair has depth.
 
     World = first camera; the scale is that of a median depth of the static points of `median_depth`.
     """
@@ -29,8 +29,8 @@ def moving_camera(
     if not grown:
         return None
     best = min(grown, key=lambda x: _implausibility(thin, x, s))
-    samples, state = _finish(samples, keys, _unreversed(thin, best, focal, s), focal, s)
-    return _anchored(samples, state, median_depth, s)
+    state = _finish(samples, keys, _unreversed(thin, best, focal, s), focal, s)
+    return anchored(samples, state, median_depth, s)
 
 
 def _grow(few: TrackSamples, start: Start, focal: Focal, s: StructureSettings) -> Cameras:
@@ -94,10 +94,8 @@ def _implausibility(few: TrackSamples, state: Cameras, s: StructureSettings) -> 
     return log_misfit(residual, weight) - s.ground_worth * float(nearer.nan_to_num())
 
 
-def _finish(
-    samples: TrackSamples, keys: Tensor, grown: Cameras, focal: Focal, s: StructureSettings
-) -> tuple[TrackSamples, Cameras]:
-    """From keyframes to all frames; the samples come back with the noise that they turned out to have."""
+def _finish(samples: TrackSamples, keys: Tensor, grown: Cameras, focal: Focal, s: StructureSettings) -> Cameras:
+    """From keyframes to all frames."""
     count = len(samples.uv)
     cameras = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
     solved = torch.zeros(count, dtype=torch.bool)
@@ -108,44 +106,4 @@ def _finish(
         wider = with_frame(samples, t, points, good, state, s)
         state = state if wider is None else wider
     state = adjusted(samples, state, focal, s, steps=15)
-    samples = _reweighted(samples, state, s)
-    state = adjusted(samples, state, focal, s, steps=10)
-    state = state._replace(focal_sigma=_focal_doubt(samples.frames(keys), keys, state, focal, s))
-    cameras = resection.interpolate_missing(state.world_from_cam, state.solved)
-    return samples, state._replace(world_from_cam=cameras)
-
-
-def _reweighted(samples: TrackSamples, state: Cameras, s: StructureSettings) -> TrackSamples:
-    """The same samples with the noise that their residuals show instead of the one assumed."""
-    points, good = static_points(samples, state, s)
-    residual = triangulation.reprojection(points, samples.uv, state.world_from_cam, state.intrinsics)[1]
-    noise = float(residual[(samples.weight > 0) & good].median()) / 1.18  # median of a Rayleigh distribution
-    floor = min(max(noise, 0.2 * s.noise_px), 2 * s.noise_px)
-    own = samples.weight.clamp_min(1e-9).reciprocal() - s.noise_px**2
-    weight = 1 / (own.clamp_min(0) + floor**2)
-    return samples._replace(weight=torch.where(samples.weight > 0, weight, samples.weight))
-
-
-def _focal_doubt(few: TrackSamples, keys: Tensor, state: Cameras, focal: Focal, s: StructureSettings) -> float:
-    """Relative sigma of the focal length: what a focal length ten per cent off costs, and the prior."""
-    if focal.sigma == 0:
-        return 0.0
-    here = state._replace(world_from_cam=state.world_from_cam[keys], solved=state.solved[keys])
-    longer = here._replace(intrinsics=state.intrinsics * state.intrinsics.new_tensor([1.1, 1.1, 1, 1]))
-    off = adjusted(few, longer, focal._replace(sigma=0.0), s)
-    costs = []
-    for x in (here, off):
-        weight = few.weight * x.solved[:, None]
-        found = triangulation.triangulate(few.uv, weight, x.world_from_cam, x.intrinsics)
-        costs.append(log_misfit(found.residual_px, weight))
-    return focal.doubt(costs[1] - costs[0], 0.1, s)
-
-
-def _anchored(samples: TrackSamples, state: Cameras, median_depth: float, s: StructureSettings) -> Cameras:
-    """World = first camera, and the median depth of the structure as given."""
-    cameras = se3.inverse(state.world_from_cam[:1]) @ state.world_from_cam
-    points, good = static_points(samples, state._replace(world_from_cam=cameras), s)
-    depth_z = triangulation.reprojection(points, samples.uv, cameras, state.intrinsics)[0]
-    scale = median_depth / depth_z[(samples.weight > 0) & good & (depth_z > 0)].median()
-    cameras[:, :3, 3] *= scale
-    return state._replace(world_from_cam=cameras)
+    return state._replace(world_from_cam=resection.interpolate_missing(state.world_from_cam, state.solved))

@@ -35,9 +35,15 @@ class StructureSettings:
     """Share of the tracks that must need translation."""
     ground_worth: float = 0.3
     """What it is worth, in log squared residuals, that the bottom of the image is nearer (times the correlation)."""
-    focal_worth: float = 50.0
-    """Independent tracks that speak about the focal length."""
-    least_focal_sigma: float = 0.02
-    """The focal length is never better known than this: the lens is not modelled."""
+    lens_tracks: int = 5000
+    """Most tracks used, at keyframes, to find the lens."""
+    distortion_sigma: float = 0.15
+    """Standard deviation of k1 and k2 of an unknown lens."""
+    centre_sigma: float = 0.02
+    """Standard deviation of the principal point, in focal lengths."""
+    distortion_evidence: float = 16.0
+    """Squared standard deviations by which k1 and k2 must differ from 0 together to be believed."""
+    least_focal_sigma: float = 0.005
+    """The focal length is never better known than this."""
     still_px: float = 0.75
     """A camera stands still if most tracks move less in five frames."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from worldline.geometry import se3
 from worldline.solve import bundle, resection, triangulation
 from worldline.solve.focal import Focal
 from worldline.solve.problem import Stop
@@ -18,12 +19,16 @@ from worldline.solve.track_samples import TrackSamples
 
 
 class Cameras(NamedTuple):
-    """Cameras of all frames, and which of them were really seen; one focal length with its relative sigma."""
+    """Cameras of all frames, and which of them were really seen; one focal length with its relative sigma.
+
+    The samples beside them are those of a pinhole; `distortion` is that of the lens they were seen through.
+    """
 
     world_from_cam: Float[Tensor, "t 4 4"]
     solved: Bool[Tensor, "t"]
     intrinsics: Float[Tensor, "4"]
     focal_sigma: float
+    distortion: tuple[float, ...] = ()
 
 
 def static_points(
@@ -80,3 +85,24 @@ def adjusted(samples: TrackSamples, state: Cameras, focal: Focal, s: StructureSe
     cameras = state.world_from_cam.clone()
     cameras[frames] = result.world_from_cam
     return state._replace(world_from_cam=cameras, intrinsics=result.intrinsics)
+
+
+def reweighted(samples: TrackSamples, state: Cameras, s: StructureSettings) -> TrackSamples:
+    """The same samples with the noise that their residuals show instead of the one assumed."""
+    points, good = static_points(samples, state, s)
+    residual = triangulation.reprojection(points, samples.uv, state.world_from_cam, state.intrinsics)[1]
+    noise = float(residual[(samples.weight > 0) & good].median()) / 1.18  # median of a Rayleigh distribution
+    floor = min(max(noise, 0.2 * s.noise_px), 2 * s.noise_px)
+    own = samples.weight.clamp_min(1e-9).reciprocal() - s.noise_px**2
+    weight = 1 / (own.clamp_min(0) + floor**2)
+    return samples._replace(weight=torch.where(samples.weight > 0, weight, samples.weight))
+
+
+def anchored(samples: TrackSamples, state: Cameras, median_depth: float, s: StructureSettings) -> Cameras:
+    """World = first camera, and the median depth of the structure as given."""
+    cameras = se3.inverse(state.world_from_cam[:1]) @ state.world_from_cam
+    points, good = static_points(samples, state._replace(world_from_cam=cameras), s)
+    depth_z = triangulation.reprojection(points, samples.uv, cameras, state.intrinsics)[0]
+    scale = median_depth / depth_z[(samples.weight > 0) & good & (depth_z > 0)].median()
+    cameras[:, :3, 3] *= scale
+    return state._replace(world_from_cam=cameras)

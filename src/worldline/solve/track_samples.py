@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from worldline.geometry import camera
 from worldline.scene.observations import PixelTracks
 
 
@@ -25,6 +26,13 @@ class TrackSamples(NamedTuple):
     def tracks(self, index: Int[Tensor, "k"]) -> TrackSamples:
         """Some of the tracks in all frames."""
         return TrackSamples(self.uv[:, index], self.weight[:, index])
+
+    def ideal(self, intrinsics: Float[Tensor, "4"], distortion: tuple[float, ...]) -> TrackSamples:
+        """The samples as a pinhole would have seen them instead of a lens with this distortion."""
+        if not any(distortion):
+            return self
+        xy = camera.undistort((self.uv - intrinsics[2:]) / intrinsics[:2], distortion)
+        return self._replace(uv=xy * intrinsics[:2] + intrinsics[2:])
 
     @classmethod
     def of(cls, tracks: PixelTracks, noise_px: float) -> TrackSamples:
