@@ -25,6 +25,8 @@ _WHERE = {
     "cue_models": "worldline.cues",
     "engines": "worldline.engines",
     "reconstruct": "worldline.run",
+    "refine": "worldline.run.refine",
+    "compare": "worldline.run.compare",
     "evaluate": "worldline.evaluate.report",
     "export": "worldline.io.formats",
     "page": "worldline.view.page",

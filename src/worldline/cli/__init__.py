@@ -17,6 +17,8 @@ from worldline.errors import WorldlineError
 
 VERBS = {
     "reconstruct": "a video (or a folder of images) in, a 4D scene with a page and stills out",
+    "refine": "make a finished scene better by what is now known: lens, poses, depth, masks, a length",
+    "compare": "how two scenes of the same clip differ, and in which frames",
     "evaluate": "compare a scene with the truth: cameras, depth, masks, tracks",
     "page": "write a scene as one HTML file that opens anywhere",
     "view": "look at scenes in the browser while this command runs",

@@ -93,12 +93,14 @@ def summary(finished: Finished) -> str:
         if finished.found
         else f"done in {record['wall_s']:.1f} s"
     )
+    has_page = "page.html" in record.get("pieces", ("page.html",))
+    look = f"look at it: {out / 'page.html'} (any browser), {out / 'stills'}; " if has_page else ""
     lines = [
         f"{out}: {head}",
         f"  {scene['frames']} frames of {scene['size'][0]}x{scene['size'][1]}, "
         f"focal length {scene['focal_px']:.0f} px ({scene['fov_deg']:.0f} degrees), "
         f"{scene['static_points']} static points, {scene['moving_tracks']} moving tracks",
-        f"  look at it: {out / 'page.html'} (any browser), {out / 'stills'}; times in {out / 'log.txt'}",
+        f"  {look}times in {out / 'log.txt'}",
         *(f"  note: {note}" for note in record["notes"]),
     ]
     return "\n".join(lines)

@@ -37,6 +37,7 @@ class Known:
         pose_sigma_m, pose_sigma_deg: standard deviation of camera centres (metres) and rotations (degrees).
         masks: folder of images of what moves.
         depth: folder of depth images; depth_scale: values per metre; depth_noise: "kinect", "tof" or a share.
+        depth_as_is: whether depth is taken to be in the colour camera's view, without a look at its edges.
         rgb_only: whether the depth beside the colour images is left alone.
         lidar: folder of point files; camera_from_lidar: file with the 4x4 matrix.
         lengths: texts `F:u1,v1,u2,v2=METRES`, pixels of the original image.
@@ -55,6 +56,7 @@ class Known:
     depth: Path | None = None
     depth_scale: float | None = None
     depth_noise: str = "kinect"
+    depth_as_is: bool = False
     rgb_only: bool = False
     lidar: Path | None = None
     camera_from_lidar: Path | None = None
@@ -187,7 +189,7 @@ def _pose_settings(known: Known) -> PoseSettings:
 
 
 def _depth_settings(known: Known) -> DepthSettings:
-    return DepthSettings(known.depth_scale, DepthNoise.named(known.depth_noise))
+    return DepthSettings(known.depth_scale, DepthNoise.named(known.depth_noise), known.depth_as_is)
 
 
 def _depth(known: Known, video: Video, source: Path | None) -> DepthMaps | None:

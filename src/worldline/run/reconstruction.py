@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import cv2
-import torch
 
 import worldline
 from worldline import cues
@@ -21,6 +16,7 @@ from worldline.errors import InputError
 from worldline.io.video_files import read_video, video_key
 from worldline.run import output_folder
 from worldline.run.known import Known, check, known_key, observations
+from worldline.run.run_record import run_record
 from worldline.run.stage_log import log_text
 from worldline.scene.atomic import write_whole, written_whole
 from worldline.scene.journal import Journal, Progress, content_key
@@ -150,8 +146,8 @@ def reconstruct_into(
         journal = Journal(key, stages, progress)
         started = time.perf_counter()
         scene = _scene_on_disk(request, stages, journal)
-        _make(products or {}, scene, stages / "ready", journal)
-        record = _record(request, key, scene, journal, wall_s=time.perf_counter() - started)
+        make_products(products or {}, scene, stages / "ready", journal)
+        record = run_record(_described(request), key, scene, journal, wall_s=time.perf_counter() - started)
         write_whole(stages / "ready" / "log.txt", log_text(record), overwrite=True)
         pieces = ["scene", *(products or {}), "log.txt"]
         output_folder.publish(out, pieces, record, keep_stages=keep_stages)
@@ -191,7 +187,7 @@ def _scene_on_disk(request: Request, stages: Path, journal: Journal) -> Scene:
     return load(path)
 
 
-def _make(products: Mapping[str, Product], scene: Scene, ready: Path, journal: Journal) -> None:
+def make_products(products: Mapping[str, Product], scene: Scene, ready: Path, journal: Journal) -> None:
     """Every product that is not there; each writer may write in place, for what bears its name is whole."""
     for name, make in products.items():
         if not (ready / name).exists():
@@ -224,43 +220,10 @@ def _size_facts(video: Video) -> dict[str, Any]:
     }
 
 
-def _record(request: Request, key: str, scene: Scene, journal: Journal, *, wall_s: float) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "key": key,
-        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "request": _described(request),
-        "scene": {
-            "frames": len(scene),
-            "size": [scene.width, scene.height],
-            "focal_px": scene.camera.focal,
-            "fov_deg": scene.camera.fov_deg,
-            "metric": scene.metric,
-            "static_points": 0 if scene.static_points is None else len(scene.static_points),
-            "tracks": 0 if scene.tracks is None else len(scene.tracks),
-            "moving_tracks": 0 if scene.tracks is None else int(scene.tracks.moving.sum()),
-        },
-        "wall_s": wall_s,
-        "stages": [asdict(t) for t in journal.times],
-        "notes": list(scene.notes),
-        "versions": _versions(),
-        "threads": {"torch": torch.get_num_threads(), "opencv": cv2.getNumThreads(), "cpus": os.cpu_count()},
-    }
-
-
 def _described(request: Request) -> dict[str, Any]:
     """The request for run.json, paths as text."""
     known = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(request.known).items()}
     return {**asdict(request), "source": str(request.source), "known": known}
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "numpy", "scipy", "opencv-python-headless", "av", "zarr")
-    return {
-        "worldline": worldline.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
 
 
 def _once(sentences: tuple[str, ...]) -> tuple[str, ...]:

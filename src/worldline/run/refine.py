@@ -1,0 +1,225 @@
+"""Refinement: a finished scene and something newly known in, a better scene out, without the video.
+
+The scene is first brought to what is known by one similarity (scale, and world where poses are known); then, where
+it holds the sightings of its tracks, a bundle adjustment moves cameras, focal length and points together. A step that
+makes held-out tracks fit worse is undone, and the history says so. What is not touched keeps its bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import worldline
+from worldline.errors import InputError
+from worldline.run import output_folder
+from worldline.run.known import Known, known_key, observations
+from worldline.run.reconstruction import FRAME_FACTS, Finished, Product, make_products
+from worldline.run.refining.adjustment import Adjusted, Refining, adjust
+from worldline.run.refining.carrying import carried
+from worldline.run.refining.maps import with_depth, with_masks
+from worldline.run.refining.similarity import Anchoring, anchor, moved
+from worldline.run.run_record import run_record
+from worldline.run.stage_log import log_text
+from worldline.scene.atomic import write_whole
+from worldline.scene.journal import Journal, Progress, content_key, file_key
+from worldline.scene.observations import Observations
+from worldline.scene.scene import Scene, Step
+from worldline.scene.store import load, save
+from worldline.scene.video import Video
+
+Stages = Literal["joint", "similarity"]
+USED = ("depth", "moving", "camera", "camera_motion", "lengths")
+"""The items of Observations that a finished scene can take in."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """A scene under refinement: what it has become, what was done, and sentences for the user."""
+
+    scene: Scene
+    steps: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def after(self, scene: Scene, step: Step, *notes: str) -> _Work:
+        return _Work(scene, (*self.steps, step), (*self.notes, *notes))
+
+
+def refine(
+    scene: Scene, observed: Observations, *, stages: Stages = "joint", settings: Refining | None = None
+) -> Scene:
+    """A scene made better by what is now known about it.
+
+    Args:
+        observed: any of camera (K), camera_motion (some poses), depth (a sensor's, may have holes), moving (masks, may
+            be of some frames) and lengths; maps may have another size, uv are pixels of the scene's images.
+        stages: "joint" ends with the bundle adjustment, "similarity" stops before it.
+
+    Returns:
+        The scene; its history tells of every step, its notes of every contradiction.
+
+    Raises:
+        InputError: nothing usable is given, of another count of frames, or at pixels without depth.
+    """
+    _check(scene, observed, stages)
+    work = _Work(scene)
+    if observed.moving is not None:
+        known = observed.moving.known
+        facts = {"frames": len(scene) if known is None else int(known.sum()), "from": observed.moving.source.name}
+        work = work.after(with_masks(scene, observed.moving), Step("refine masks", {}, facts))
+    found = anchor(work.scene, observed)
+    if found is not None:
+        work = _anchored(work, found)
+    if stages == "joint" and _has_joint_terms(observed):
+        work = _adjusted(work, observed, settings or Refining())
+    elif observed.camera is not None:
+        work = replace(work, notes=(*work.notes, "a given camera only counts in the joint stage; it was left out."))
+    if observed.depth is not None and work.scene.metric and observed.depth.metric:
+        step = Step("refine depth", {}, {"from": observed.depth.source.name})
+        work = work.after(with_depth(work.scene, observed.depth), step)
+    done = work.scene
+    notes = tuple(dict.fromkeys((*scene.notes, *observed.notes, *work.notes)))
+    return replace(done, history=(*scene.history, *work.steps), notes=notes)
+
+
+def refine_into(
+    out: Path,
+    folder: Path,
+    known: Known,
+    *,
+    stages: Stages = "joint",
+    products: Mapping[str, Product] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Finished:
+    """Refine the scene of a folder into another folder: scene/, the products, log.txt, and run.json last.
+
+    The same request again finds the finished result.
+
+    Args:
+        known: files and numbers about the clip of the scene; pixels are those of its original images.
+        products: name in the folder -> function that makes it from the scene.
+
+    Raises:
+        InputError, FormatError: the scene or what is known cannot be used. OutputError: `out` holds something else or
+            cannot be written.
+    """
+    scene = load(folder)
+    if known == Known():
+        raise InputError("nothing new is known; give --intrinsics, --poses, --depth, --masks or --known-length.")
+    key = content_key(worldline.__version__, "refine", _scene_key(folder), known_key(known), stages)
+    if not overwrite and (record := output_folder.record_of(out, key)) is not None:
+        return Finished(out, record, found=True)
+    with output_folder.claimed(out, key, overwrite=overwrite) as work:
+        journal, started = Journal(key, work, progress), time.perf_counter()
+        ready = work / "ready"
+        with journal.timed("refine"):
+            observed = observations(known, clip_of(scene), journal=journal) or Observations()
+            refined = refine(scene, observed, stages=stages)
+        with journal.timed("save"):
+            save(refined, ready / "scene", overwrite=True)
+        make_products(products or {}, load(ready / "scene"), ready, journal)
+        asked = {"source": str(folder), "stages": stages, "known": _named(known)}
+        record = run_record(asked, key, refined, journal, wall_s=time.perf_counter() - started)
+        write_whole(ready / "log.txt", log_text(record), overwrite=True)
+        pieces = ["scene", *(products or {}), "log.txt"]
+        output_folder.publish(out, pieces, record)
+    return Finished(out, {**record, "pieces": pieces}, found=False)
+
+
+def clip_of(scene: Scene) -> Video:
+    """The clip behind a scene without its pixels: how many frames, stamps, the way to the original image, files."""
+    frames = np.broadcast_to(np.zeros(1, np.uint8), (len(scene), scene.height, scene.width, 3))
+    read = next((step.outcome for step in scene.history if step.name == "read"), {})
+    facts = {name: read[name] for name in FRAME_FACTS if name in read}
+    return Video(frames, scene.times_s, scene.name, scene.original_from_stored, scene.original_size, facts)
+
+
+def _scene_key(folder: Path) -> str:
+    return file_key(folder / "scene" if (folder / "scene").is_dir() else folder)
+
+
+def _named(known: Known) -> dict[str, Any]:
+    """What was given, with paths as text."""
+    values = {f.name: getattr(known, f.name) for f in fields(known) if getattr(known, f.name) != f.default}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _check(scene: Scene, observed: Observations, stages: str) -> None:
+    if stages not in ("joint", "similarity"):
+        raise InputError(f"there are no stages {stages!r}; choose joint or similarity.")
+    if all(getattr(observed, name) is None for name in USED):
+        raise InputError("nothing new is known; give a camera, poses, depth, masks or a known length.")
+    counts = {
+        "poses": observed.camera_motion and len(observed.camera_motion.world_from_cam),
+        "depth maps": observed.depth and len(observed.depth.depth_z),
+        "masks": observed.moving and len(observed.moving.ids),
+    }
+    for what, count in counts.items():
+        if count is not None and count != len(scene):
+            raise InputError(f"there are {count} {what} but {len(scene)} frames in the scene; give one per frame.")
+    given = None if observed.camera is None else observed.camera.camera
+    if given is not None and (given.width, given.height) != (scene.width, scene.height):
+        raise InputError("the given camera is for images of another size than the scene's; use camera.resized first.")
+    if given is not None and given.per_frame and len(given.intrinsics) != len(scene):
+        raise InputError(f"the given camera is for {len(given.intrinsics)} frames, the scene has {len(scene)}.")
+
+
+def _has_joint_terms(observed: Observations) -> bool:
+    motion, depth = observed.camera_motion, observed.depth
+    posed = motion is not None and bool(motion.given_frames.any())
+    return observed.camera is not None or posed or (depth is not None and depth.metric)
+
+
+def _anchored(work: _Work, found: Anchoring) -> _Work:
+    scene = moved(work.scene, found.known_from_scene)
+    source = ", ".join(found.sources) or scene.metric_source
+    scene = replace(scene, metric=found.metric, metric_source=source if found.metric else "unknown scale")
+    step = Step("refine similarity", {"from": list(found.sources)}, found.outcome)
+    return work.after(scene, step, *found.notes)
+
+
+def _adjusted(work: _Work, observed: Observations, settings: Refining) -> _Work:
+    found = adjust(work.scene, observed, settings)
+    if found is None:
+        sentence = (
+            "this scene keeps too few sightings of static tracks, so cameras were not adjusted; reconstruct again."
+        )
+        return replace(work, notes=(*work.notes, sentence))
+    step = Step("refine bundle", asdict(settings), found.outcome)
+    if not found.kept:
+        return work.after(work.scene, step, _refused(observed, found), *found.notes)
+    work = work.after(_with_sigma(carried(work.scene, found), observed), step, *found.notes)
+    if observed.lengths is None or (again := anchor(work.scene, observed)) is None:
+        return work
+    return _anchored(work, again)  # lengths are measured again in what has changed
+
+
+def _refused(observed: Observations, found: Adjusted) -> str:
+    names = {"camera": "intrinsics", "camera_motion": "poses", "depth": "depth"}
+    given = " and ".join(word for name, word in names.items() if getattr(observed, name) is not None)
+    before, after = found.outcome["held_out_px_before"], found.outcome["held_out_px_after"]
+    return (
+        f"the given {given} contradict the images: held-out tracks fit to {after:.2f} px instead of {before:.2f}, so "
+        "cameras and focal length were left as they were; check what was given."
+    )
+
+
+def _with_sigma(scene: Scene, observed: Observations) -> Scene:
+    """Cameras are at least as certain as what is known of them."""
+    sigma, motion = scene.camera_sigma, observed.camera_motion
+    if sigma is None:
+        return scene
+    if motion is not None:
+        known = motion.given_frames
+        centre = np.where(known, np.minimum(sigma.centre, motion.sigma_m), sigma.centre)
+        turn = np.where(known, np.minimum(sigma.rotation_rad, motion.sigma_rad), sigma.rotation_rad)
+        sigma = replace(sigma, centre=centre, rotation_rad=turn)
+    if observed.camera is not None:
+        sigma = replace(sigma, focal=observed.camera.focal_sigma)
+    return replace(scene, camera_sigma=sigma)
