@@ -131,7 +131,7 @@ def compare(a: Scene, b: Scene) -> Comparison:
     metrics = {
         "path_ate_pct": found.ate_pct,
         "path_scale": found.alignment.scale,
-        "rpe_t_pct_of_depth": 100 * found.rpe_t_m / float(np.nanmedian(depth_size)) if depth_size.any() else math.nan,
+        "rpe_t_pct_of_depth": 100 * found.rpe_t_m / _nanmedian(depth_size),
         "rpe_r_deg": found.rpe_r_deg,
         "focal_a_px": _original_focal(a),
         "focal_b_px": _original_focal(b),
@@ -149,7 +149,7 @@ def compare(a: Scene, b: Scene) -> Comparison:
 
 def _common_frames(a: Scene, b: Scene) -> FramePairs:
     pairs = paired_frames(a.times_s, b.times_s) if _overlap(a, b) else None
-    if pairs is None or not pairs.how.endswith(" s"):
+    if pairs is None or _furthest_s(a, b, pairs) > np.median(np.diff(a.times_s)):
         raise InputError(
             f"{a.name} ({_span(a)}) and {b.name} ({_span(b)}) have no frame in common; compare two scenes of one clip."
         )
@@ -158,6 +158,11 @@ def _common_frames(a: Scene, b: Scene) -> FramePairs:
 
 def _overlap(a: Scene, b: Scene) -> bool:
     return bool(a.times_s[0] <= b.times_s[-1] and b.times_s[0] <= a.times_s[-1])
+
+
+def _furthest_s(a: Scene, b: Scene, pairs: FramePairs) -> float:
+    """The largest difference of stamps: frames that were paired by their count may be of other moments."""
+    return float(np.abs(a.times_s[pairs.estimate] - b.times_s[pairs.truth]).max())
 
 
 def _span(scene: Scene) -> str:
