@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
+from worldline.cues.recognition import Recognition
 from worldline.geometry.camera import Camera, ideal_uv
 from worldline.scene.journal import Arrays, Journal, content_key, pack, unpack
 from worldline.scene.observations import CameraMotion, DepthMaps, MovingMasks, Observations, PixelTracks, Source
@@ -122,7 +123,8 @@ def _solved(video: Video, given: _Given, settings: StructureSettings) -> Arrays:
     found = anchored_structure(
         ideal, *size, known, focal_px=None if centred is None else float(centred[0]),
         focal_sigma=given.focal_sigma,
-        distorts=lens is None or not any(lens.distortion), usable=usable, settings=settings,
+        distorts=lens is None or not any(lens.distortion), features=Recognition(video, lens, centred), usable=usable,
+        settings=settings,
     )  # fmt: skip
     arrays = {f.name: np.asarray(getattr(found, f.name)) for f in fields(found) if f.name != "notes"}
     notes = found.notes if on_mask is None else (*found.notes, *_about_masks(found, on_mask, tracks))

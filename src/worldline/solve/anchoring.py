@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from worldline.errors import SolveFailed
@@ -30,6 +30,7 @@ from worldline.solve.focal import Focal, prior_focal
 from worldline.solve.known_lengths import named, scale_by_lengths
 from worldline.solve.known_poses import OFF_SIGMAS, KnownPoses, world_from_structure
 from worldline.solve.resection import interpolate_missing
+from worldline.solve.revisits import Features
 from worldline.solve.structure import MEDIAN_DEPTH, Motion, RigidStructure, rigid_structure, structure_at
 from worldline.solve.structure_settings import StructureSettings
 from worldline.solve.track_cameras import Cameras
@@ -85,12 +86,16 @@ class _Task:
 
     size: tuple[int, int]
     tracks: PixelTracks
+    index: Int[Tensor, "m"]
     samples: TrackSamples
+    raw_samples: TrackSamples
     all_depth: TrackDepth | None
     depth: TrackDepth | None
     poses: KnownPoses | None
     lengths: KnownLengths | None
     focal: Focal
+    focal_given: bool
+    distorts: bool
     free: Callable[[], RigidStructure]
     settings: StructureSettings
 
@@ -104,6 +109,7 @@ def anchored_structure(
     focal_px: float | None = None,
     focal_sigma: float = 0.0,
     distorts: bool = True,
+    features: Features | None = None,
     usable: Bool[np.ndarray, "t n"] | None = None,
     settings: StructureSettings | None = None,
 ) -> AnchoredStructure:
@@ -112,7 +118,7 @@ def anchored_structure(
     Args:
         tracks: as an ideal pinhole with its principal point in the middle of width x height sees them.
         known: of these tracks; what of it contradicts the images is reported in the `notes` of the result.
-        focal_px, focal_sigma, distorts: as in `rigid_structure`.
+        focal_px, focal_sigma, distorts, features: as in `rigid_structure`.
         usable: sightings that may hold the cameras, None for all; the others are judged only.
 
     Raises:
@@ -123,25 +129,25 @@ def anchored_structure(
     everything = TrackSamples.of(own, s.noise_px)
     index = well_spread(everything, tracks.query_frame, width, height, s.tracks)
     task = _Task(
-        (width, height), tracks, everything.tracks(index), known.depth,
+        (width, height), tracks, index, everything.tracks(index), everything.tracks(index), known.depth,
         None if known.depth is None else known.depth.tracks(index), known.poses, known.lengths,
         prior_focal(focal_px, focal_sigma, width, height, s),
-        lambda: rigid_structure(
-            own, width, height, focal_px=focal_px, focal_sigma=focal_sigma, distorts=distorts, settings=s
+        focal_px is not None, distorts, lambda: rigid_structure(
+            own, width, height, focal_px=focal_px, focal_sigma=focal_sigma, distorts=distorts,
+            features=features, settings=s,
         ), s,
     )  # fmt: skip
     start = _start(task)
     if known.poses is None and known.depth is None and start.free is not None:
-        return _unanchored(task, start, focal_given=focal_px is not None, judged_apart=usable is not None)
+        return _unanchored(task, start, judged_apart=usable is not None)
     task = _through_lens(task, start)
     placed, notes = _placed(task, start)
     for steps in (12, 15):
         placed = bundled(task.samples, placed, task.focal, s, steps=steps)
     placed, motion = _standing_still(task, placed, start.motion)
-    notes = (*notes, *_about_cameras(task, placed, motion, focal_given=focal_px is not None))
+    notes = (*notes, *_about_cameras(task, placed, motion))
     scene = _judged(task, _exact(placed), motion)
-    lens = () if start.free is None else start.free.distortion
-    return _in_metres(task, replace(scene, distortion=lens), placed, notes)
+    return _in_metres(task, _with_lens(scene, start), placed, notes)
 
 
 class _Start(NamedTuple):
@@ -183,25 +189,30 @@ def _start(task: _Task) -> _Start:
 
 
 def _through_lens(task: _Task, start: _Start) -> _Task:
-    """The samples as a pinhole would have seen them, where the tracks alone told the lens."""
-    lens = () if start.free is None else start.free.distortion
-    if not lens:
+    """The samples as a pinhole would have seen them, where the tracks alone told the lens or its zoom."""
+    found = start.free
+    if found is None or not (found.distortion or found.zooms):
         return task
-    camera = Camera(start.cameras.intrinsics.numpy(), task.size[0], task.size[1], lens)
-    return replace(
-        task, tracks=task.tracks.ideal(camera, camera.intrinsics),
-        samples=task.samples.ideal(start.cameras.intrinsics, lens),
-    )  # fmt: skip
+    tracks = task.tracks.ideal(Camera(found.intrinsics_per_frame, *task.size, found.distortion), found.intrinsics)
+    uv = torch.from_numpy(tracks.uv[:, task.index.numpy()].astype(np.float64))
+    seen = (task.samples.weight > 0)[..., None]
+    return replace(task, tracks=tracks, samples=task.samples._replace(uv=torch.where(seen, uv, task.samples.uv)))
 
 
-def _unanchored(task: _Task, start: _Start, *, focal_given: bool, judged_apart: bool) -> AnchoredStructure:
+def _with_lens(scene: RigidStructure, start: _Start) -> RigidStructure:
+    """The lens and the zoom that the tracks alone told, said of the scene solved without them."""
+    found = start.free
+    return scene if found is None else replace(scene, distortion=found.distortion, zoom=found.zoom)
+
+
+def _unanchored(task: _Task, start: _Start, *, judged_apart: bool) -> AnchoredStructure:
     """The structure that the tracks alone gave; lengths may still give its scale."""
     found = start.free
     assert found is not None
     task, placed = _through_lens(task, start), Placed(start.cameras, None, None, False)
     if judged_apart:
-        found = replace(_judged(task, placed, start.motion), distortion=found.distortion)
-    return _in_metres(task, found, placed, _about_cameras(task, placed, start.motion, focal_given=focal_given))
+        found = _with_lens(_judged(task, placed, start.motion), start)
+    return _in_metres(task, found, placed, _about_cameras(task, placed, start.motion))
 
 
 def _intrinsics(task: _Task, depth: TrackDepth) -> Float[Tensor, "4"]:
@@ -322,11 +333,12 @@ def _standing_still(task: _Task, placed: Placed, motion: Motion) -> tuple[Placed
     return placed._replace(cameras=placed.cameras._replace(world_from_cam=held)), "turning"
 
 
-def _about_cameras(task: _Task, placed: Placed, motion: Motion, *, focal_given: bool) -> tuple[str, ...]:
+def _about_cameras(task: _Task, placed: Placed, motion: Motion) -> tuple[str, ...]:
     """Sentences about the focal length, the poses and the depth that were given."""
     s, notes = task.settings, tuple[str, ...]()
-    if focal_given and task.focal.sigma < 0.1 and motion == "general":
-        notes = (*notes, *contradictions.about_focal(task.samples, placed, task.focal, s))
+    if task.focal_given and task.focal.sigma < 0.1 and motion == "general":
+        raw = task.raw_samples
+        notes = (*notes, *contradictions.about_focal(raw, placed.cameras, task.focal, s, distorts=task.distorts))
     if placed.poses is not None:
         off = placed.poses.off_by(placed.cameras.world_from_cam)
         if bool((off > OFF_SIGMAS).any()):

@@ -8,51 +8,51 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldline.scene.observations import KnownLengths
-from worldline.solve.anchored_bundle import Placed, anchored_points, bundled
+from worldline.solve.anchored_bundle import anchored_points
+from worldline.solve.calibration import calibrated
 from worldline.solve.focal import Focal
 from worldline.solve.known_lengths import OFF_SIGMAS as LENGTH_OFF
 from worldline.solve.known_lengths import LengthScale
 from worldline.solve.known_poses import OFF_SIGMAS
 from worldline.solve.structure_settings import StructureSettings
-from worldline.solve.track_cameras import Cameras
+from worldline.solve.track_cameras import Cameras, adjusted
 from worldline.solve.track_depth import TrackDepth
-from worldline.solve.track_samples import TrackSamples, keyframes, log_misfit
+from worldline.solve.track_samples import TrackSamples, keyframes
 
 LEAST_FOCAL_SHARE = 0.02
 """A given focal length that is off by less is not worth a sentence: the lens is not modelled."""
 
-FOCAL_WORTH = 50.0
-"""Independent tracks that speak about the focal length."""
+FOCAL_SIGMAS = 3.0
+"""A focal length that is off by more standard deviations contradicts the images."""
+
+JUDGES = 1200
+"""Tracks that are asked about the focal length, at most."""
 
 
-def about_focal(samples: TrackSamples, placed: Placed, focal: Focal, s: StructureSettings) -> tuple[str, ...]:
-    """Whether the images, left to choose, take another focal length than the given one."""
+def about_focal(
+    samples: TrackSamples, cameras: Cameras, focal: Focal, s: StructureSettings, *, distorts: bool
+) -> tuple[str, ...]:
+    """Whether the images alone, left to choose, take another focal length than the given one.
+
+    Args:
+        samples: of the real camera, unless it is known that its lens does not distort.
+    """
     given = float(focal.intrinsics[0])
-    samples, placed = _few(samples, placed, s)
-    placed = bundled(samples, placed, focal, s)
-    found = bundled(samples, placed, focal._replace(sigma=s.focal_sigma), s, steps=25)
-    images = float(found.cameras.intrinsics[0])
-    off = float(np.log(images / given))
-    rise = _misfit(samples, placed, s) - _misfit(samples, found, s)
-    sigma = max((max(rise, 1e-9) * FOCAL_WORTH) ** -0.5 * abs(off), 0.01)
-    if abs(off) < max(LEAST_FOCAL_SHARE, 3 * sigma, 3 * focal.sigma):
+    samples = samples.tracks(torch.arange(0, samples.uv.shape[1], max(1, samples.uv.shape[1] // JUDGES)))
+    keys, free = keyframes(samples, s.frames_per_key), focal._replace(sigma=s.focal_sigma)
+    few = cameras._replace(world_from_cam=cameras.world_from_cam[keys], solved=cameras.solved[keys])
+    few = adjusted(samples.frames(keys), few, free, s, steps=25)
+    moved = cameras.world_from_cam.clone()
+    moved[keys] = few.world_from_cam
+    cameras = cameras._replace(world_from_cam=moved, intrinsics=few.intrinsics)
+    lens = calibrated(samples, keys, cameras, free, s, distorts=distorts)
+    images, sigma = float(lens.intrinsics[0]), lens.focal_sigma
+    if abs(np.log(images / given)) < max(LEAST_FOCAL_SHARE, FOCAL_SIGMAS * float(np.hypot(sigma, focal.sigma))):
         return ()
     return (
         f"the given focal length of {given:.0f} px contradicts the images, which speak for {images:.0f} +- "
         f"{images * sigma:.0f} px; check the calibration, or the size of the images that it belongs to.",
     )
-
-
-def _few(samples: TrackSamples, placed: Placed, s: StructureSettings) -> tuple[TrackSamples, Placed]:
-    """The keyframes with some of the tracks, which are enough for a question about the whole."""
-    keys, cameras, poses, depth = keyframes(samples, s.frames_per_key), placed.cameras, placed.poses, placed.depth
-    thin = torch.arange(0, samples.uv.shape[1], max(1, samples.uv.shape[1] // 800))
-    if depth is not None:
-        depth = depth._replace(log_depth=depth.log_depth[keys], sigma=depth.sigma[keys]).tracks(thin)
-    if poses is not None:
-        poses = poses._replace(world_from_cam=poses.world_from_cam[keys], known=poses.known[keys])
-    cameras = cameras._replace(world_from_cam=cameras.world_from_cam[keys], solved=cameras.solved[keys])
-    return samples.frames(keys).tracks(thin), Placed(cameras, poses, depth, placed.sized)
 
 
 def about_poses(
@@ -168,11 +168,6 @@ def residual_of(samples: TrackSamples, cameras: Cameras, s: StructureSettings) -
     found = anchored_points(samples, cameras, None, s)
     seen = (samples.weight > 0) & cameras.solved[:, None] & found.residual_px.isfinite()
     return float(found.residual_px[seen].median()) if bool(seen.any()) else float("nan")
-
-
-def _misfit(samples: TrackSamples, placed: Placed, s: StructureSettings) -> float:
-    points = anchored_points(samples, placed.cameras, None, s)
-    return log_misfit(points.residual_px, samples.weight * placed.cameras.solved[:, None])
 
 
 def _listed(frames: list[int], most: int = 6) -> str:

@@ -13,7 +13,7 @@ from worldline.engines.uni4d.world import in_world
 from worldline.geometry.camera import Camera
 from worldline.scene.journal import Arrays, unpack
 from worldline.scene.motion import WorldTracks
-from worldline.scene.scene import Scene, Step
+from worldline.scene.scene import CameraSigma, Scene, Step
 from worldline.scene.video import Video
 
 
@@ -27,13 +27,15 @@ class Found:
     ratios: Arrays
     motion: Arrays
     fusion: Arrays
+    doubts: Arrays
 
 
 def assemble(inputs: Inputs, found: Found) -> Scene:
     """The scene, with the history of how it was found and the health of every frame."""
     video, observed = inputs.video, inputs.observed
     fits = found.structure["misfit"] < health.FITTING
-    static = {name: found.structure[name][fits] for name in ("points", "columns", "sigma")}
+    static = {name: found.structure[name][fits] for name in ("points", "columns")}
+    static["sigma"] = found.doubts["points"][fits]
     tracks = world_tracks(inputs, static, found.motion)
     scene = Scene(
         times_s=video.times_s,
@@ -44,6 +46,7 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
         valid=found.fusion["valid"],
         moving=found.fusion["moving"],
         image=video.frames,
+        camera_sigma=CameraSigma(found.doubts["centre"], found.doubts["rotation_rad"], float(found.doubts["focal"])),
         tracks=tracks,
         static_points=static["points"],
         static_colour=tracks.colour[: len(static["points"])],

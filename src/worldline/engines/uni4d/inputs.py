@@ -14,6 +14,7 @@ from worldline.engines.uni4d import evidence
 from worldline.engines.uni4d.evidence import Evidence, Labelling
 from worldline.engines.uni4d.ratios import Fusing
 from worldline.engines.uni4d.structure import Bundling, Cameras, Tracks
+from worldline.engines.uni4d.uncertainty import Doubting
 from worldline.geometry import se3
 from worldline.scene.journal import Arrays
 from worldline.scene.observations import DepthMaps, MovingMasks, Observations, PixelTracks
@@ -36,6 +37,7 @@ class Config:
     bundling: Bundling = field(default_factory=Bundling)
     motion: Weights = field(default_factory=Weights)
     fusing: Fusing = field(default_factory=Fusing)
+    doubting: Doubting = field(default_factory=Doubting)
     moving_tracks: int = 20_000
     dense_motion_frames: int = 8
     dtype: str = "float32"
