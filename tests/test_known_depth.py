@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from worldline.errors import FormatError, InputError
+from worldline.io.known.depth_alignment import Alignment, aligned, find_alignment
 from worldline.io.known.depth_images import DepthSettings, read_depth
 from worldline.io.known.depth_noise import DepthNoise, relative_sigma
 from worldline.io.known.rgbd_folders import find_beside, find_depth
@@ -62,7 +63,7 @@ def tum_folder(folder: Path, *, lists: bool = True, late_s: float = 0.008) -> Pa
 def read(folder: Path, settings: DepthSettings | None = None, **reading: int) -> DepthMaps:
     found = find_beside(folder)
     assert found is not None
-    return read_depth(found, read_video(folder, **reading), settings)
+    return read_depth(found, read_video(folder, **reading), settings).maps
 
 
 def first_values(maps: DepthMaps) -> list[float]:
@@ -166,6 +167,73 @@ def test_depth_that_cannot_be_used_is_told(tmp_path, kind):
     with pytest.raises((InputError, FormatError)) as refusal:
         read(tmp_path)
     assert str(refusal.value).endswith(".")
+
+
+# two cameras side by side
+
+APART = Alignment(0.9, np.array([3.0, -5.0]), np.array([-14.0, 4.0]))
+
+
+def boxes(seed: int, alignment: Alignment, size: tuple[int, int] = (240, 180)) -> tuple[np.ndarray, np.ndarray]:
+    """Depth of boxes before a wall, and their colour image as a camera beside sees it."""
+    generator = np.random.default_rng(seed)
+    width, height = size
+    depth_z, image = np.full((height, width), 4.0, np.float32), np.full((height, width, 3), 90, np.uint8)
+    for z in np.sort(generator.uniform(0.8, 3, 12))[::-1]:
+        first = generator.uniform((0, 0), (width - 40, height - 40))
+        corners = np.stack([first, first + generator.uniform(20, 70, 2)]).round()
+        cv2.rectangle(depth_z, *corners.astype(int).tolist(), float(z), -1)
+        there = alignment.moved(corners, np.full(2, z), np.array(size) / 2).round().astype(int)
+        cv2.rectangle(image, *there.tolist(), generator.integers(0, 255, 3).tolist(), -1)
+    return depth_z, image
+
+
+def scene_of_boxes(folder: Path, alignment: Alignment) -> Path:
+    for n in range(8):
+        depth_z, image = boxes(n, alignment)
+        cv2.imwrite(str(folder / f"frame-{n:06d}.color.png"), image)
+        cv2.imwrite(str(folder / f"frame-{n:06d}.depth.png"), (depth_z * 1000).astype(np.uint16))
+    return folder
+
+
+def test_edges_tell_how_two_cameras_lie_to_each_other():
+    pairs = [boxes(n, APART) for n in range(8)]
+    found = find_alignment(*zip(*pairs, strict=True))
+    uv, z = np.random.default_rng(0).uniform((0, 0), (240, 180), (500, 2)), np.linspace(0.8, 4, 500)
+    middle = np.array([120.0, 90.0])
+    off_px = np.linalg.norm(found.moved(uv, z, middle) - APART.moved(uv, z, middle), axis=1)
+    assert np.median(off_px) < 1.5 and found.better > 1.3
+
+
+def test_depth_of_another_camera_is_moved_into_the_view_of_colour(tmp_path):
+    maps = read(scene_of_boxes(tmp_path, APART))
+    assert any("moved" in note and "0.9" in note for note in maps.source.notes)
+    truth = Alignment(1.0, np.zeros(2), np.zeros(2))
+    for n in range(8):
+        depth_z, _ = boxes(n, truth)
+        there = aligned(APART, depth_z, depth_z)[0]
+        both = (there > 0) & (maps.depth_z[n] > 0)
+        assert np.mean(np.abs(there[both] - maps.depth_z[n][both]) > 0.05) < 0.06
+    kept = read_depth(find_beside(tmp_path), read_video(tmp_path), DepthSettings(as_is=True)).maps
+    assert kept.depth_z[0, 0, 0] == 4.0 and len(kept.source.notes) < len(maps.source.notes)
+
+
+def test_depth_in_the_view_of_colour_stays_as_it_is(tmp_path):
+    maps = read(scene_of_boxes(tmp_path, Alignment(1.0, np.array([2.0, -1.0]), np.zeros(2))))
+    np.testing.assert_allclose(maps.depth_z[3], boxes(3, APART)[0], atol=1e-3)
+
+
+def test_without_edges_nothing_is_said_about_the_alignment():
+    flat = np.full((120, 160), 2.0, np.float32)
+    assert find_alignment([flat] * 8, [np.zeros((120, 160, 3), np.uint8)] * 8) is None
+
+
+def test_the_nearest_surface_hides_what_is_behind_it():
+    depth_z = np.full((40, 60), 4.0, np.float32)
+    depth_z[10:30, 20:40] = 1.0
+    there, _ = aligned(Alignment(1.0, np.zeros(2), np.array([-8.0, 0.0])), depth_z, depth_z * 0.01)
+    assert (there[12:28, 14:30] == 1.0).all() and (there[12:28, 34:37] == 0).all(), "what was hidden is unknown"
+    assert (there[:8, :56] == 4.0).all()
 
 
 # noise
@@ -292,17 +360,18 @@ def test_the_kitchen_is_an_rgbd_folder_with_its_calibration_and_poses():
     video = read_video(folder / "frames", every=40)
     known = Known(intrinsics=folder / "camera-intrinsics.txt", poses=folder / "frames")
     observed = observations(known, video, source=folder / "frames")
-    assert observed.depth.depth_z.shape == (4, 480, 640) and 0.8 < np.mean(observed.depth.depth_z > 0) < 0.95
+    assert observed.depth.depth_z.shape == (4, 480, 640) and 0.65 < np.mean(observed.depth.depth_z > 0) < 0.95
     assert 1 < np.median(observed.depth.depth_z[observed.depth.depth_z > 0]) < 3
     truth = np.loadtxt(folder / "frames" / "frame-000460.pose.txt")  # every second of 1000 frames, from 300 on
     np.testing.assert_allclose(observed.camera_motion.world_from_cam[2], truth, atol=1e-3)
     np.testing.assert_allclose(observed.camera.camera.at(0), [585, 585, 320.5, 240.5])
+    assert observed.camera.focal_sigma == pytest.approx(0.1, abs=0.02), "585 is the depth camera's, colour has 525"
 
 
 @real
 def test_tum_frames_without_stamps_have_their_depth_by_name_and_its_custom_scale():
-    observed = observations(Known(), read_video(DATA / "tum_fr1_10frames"), source=DATA / "tum_fr1_10frames")
-    assert observed.depth.depth_z.shape == (10, 480, 640)
+    observed = observations(Known(), read_video(DATA / "tum_fr1_10frames", every=4), source=DATA / "tum_fr1_10frames")
+    assert observed.depth.depth_z.shape == (3, 480, 640)
     assert 0.8 < np.median(observed.depth.depth_z[observed.depth.depth_z > 0]) < 1.6
 
 

@@ -45,6 +45,8 @@ class KnownOptions:
     """values of the depth images per metre"""
     depth_noise: Annotated[str, arg(metavar="NAME")] = Known.depth_noise
     """noise of the depth sensor: kinect, tof, or a relative one such as 0.02"""
+    depth_as_is: bool = False
+    """do not look whether depth must be moved into the colour camera's view"""
     rgb_only: bool = False
     """leave the depth of an RGB-D folder alone"""
     lidar: Annotated[Path | None, _FOLDER] = None
@@ -78,6 +80,7 @@ def known_of(options: KnownOptions) -> Known:
         depth=options.depth,
         depth_scale=options.depth_scale,
         depth_noise=options.depth_noise,
+        depth_as_is=options.depth_as_is,
         rgb_only=options.rgb_only,
         lidar=options.lidar,
         camera_from_lidar=options.camera_from_lidar,

@@ -10,7 +10,7 @@ import numpy as np
 from worldline.errors import InputError
 from worldline.geometry.camera import Camera
 from worldline.io.known.clip_frames import ClipFrames
-from worldline.io.known.depth_images import DepthSettings, read_depth
+from worldline.io.known.depth_images import DepthSettings, SensorDepth, read_depth
 from worldline.io.known.depth_noise import DepthNoise
 from worldline.io.known.intrinsics import FILE_SIGMA, Calibration, camera_of, checked_distortion, read_calibration
 from worldline.io.known.lengths import read_lengths
@@ -22,6 +22,7 @@ from worldline.scene.journal import Journal, content_key, file_key
 from worldline.scene.observations import CameraMotion, CameraPrior, DepthMaps, Observations, Source
 from worldline.scene.video import Video
 
+_UNLIKE = 0.03
 _GIVEN = "given on the command line"
 
 
@@ -77,11 +78,12 @@ def observations(
     """
     check(known)
     camera = _camera(known, video)
+    sensor = _depth(known, video, source)
     found = Observations(
-        camera=camera,
+        camera=_doubted(camera, sensor, known),
         camera_motion=_poses(known, video),
         moving=None if known.masks is None else read_masks(known.masks, video),
-        depth=_depth(known, video, source) if known.lidar is None else _lidar(known, video, camera),
+        depth=_lidar(known, video, camera) if sensor is None else sensor.maps,
         lengths=read_lengths(known.lengths, video) if known.lengths else None,
     )
     items = [found.camera, found.camera_motion, found.moving, found.depth, found.lengths]
@@ -192,7 +194,20 @@ def _depth_settings(known: Known) -> DepthSettings:
     return DepthSettings(known.depth_scale, DepthNoise.named(known.depth_noise), known.depth_as_is)
 
 
-def _depth(known: Known, video: Video, source: Path | None) -> DepthMaps | None:
+def _doubted(camera: CameraPrior | None, sensor: SensorDepth | None, known: Known) -> CameraPrior | None:
+    """The camera with less certainty where two unlike cameras took colour and depth: whose calibration is it?"""
+    unlike = 0.0 if sensor is None or sensor.alignment is None else abs(float(np.log(sensor.alignment.scale)))
+    if camera is None or known.focal_sigma is not None or unlike < _UNLIKE:
+        return camera
+    note = (
+        f"colour and depth were taken by cameras of unlike focal lengths, and that of {camera.camera.focal:.0f} px may "
+        f"belong to either: it is held to {100 * unlike:.0f} % (give the focal sigma if it is sure to be of colour)."
+    )
+    notes = (*camera.source.notes, note)
+    return replace(camera, focal_sigma=max(camera.focal_sigma, unlike), source=replace(camera.source, notes=notes))
+
+
+def _depth(known: Known, video: Video, source: Path | None) -> SensorDepth | None:
     found = find_depth(known.depth) if known.depth is not None else _depth_beside(known, source)
     return None if found is None else read_depth(found, video, _depth_settings(known))
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from worldline.errors import FormatError, InputError
 from worldline.io.known.clip_frames import ClipFrames, Matched, match_files
+from worldline.io.known.depth_alignment import Alignment, aligned, displacement_px, find_alignment
 from worldline.io.known.depth_noise import DepthNoise, relative_sigma
 from worldline.io.known.image_sizes import check_same_shape, nearest_pixels
 from worldline.io.known.rgbd_folders import MILLIMETRES, TUM_SCALE, DepthFiles
@@ -25,21 +26,39 @@ SCALE_SIGMA = 0.005
 _INVALID = 65535
 _FARTHEST_MM = 10_000
 _LOOKED_AT = 5
+_ALIGNED_BY = 12
+_FEWEST_ALIGNED = 4
+_CLEARLY_BETTER = 1.15
+_APART_SHARE = 0.015
 
 
 @dataclass(frozen=True)
 class DepthSettings:
-    """How depth images are read: values per metre (None: by custom, said in a note), and the sensor's noise."""
+    """How depth images are read.
+
+    Attributes:
+        scale: values per metre; None: by custom, said in a note. noise: of the sensor.
+        as_is: whether depth is taken to be in the view of the colour camera without a look at its edges.
+    """
 
     scale: float | None = None
     noise: DepthNoise = field(default_factory=DepthNoise)
+    as_is: bool = False
 
     def __post_init__(self) -> None:
         if self.scale is not None and not 0 < self.scale < np.inf:
             raise InputError(f"the depth scale must be positive, not {self.scale}; give the values per metre.")
 
 
-def read_depth(found: DepthFiles, video: Video, settings: DepthSettings | None = None) -> DepthMaps:
+@dataclass(frozen=True, eq=False)
+class SensorDepth:
+    """Depth maps in the view of the colour camera, and how they were brought there, if they had to be."""
+
+    maps: DepthMaps
+    alignment: Alignment | None = None
+
+
+def read_depth(found: DepthFiles, video: Video, settings: DepthSettings | None = None) -> SensorDepth:
     """Depth of every frame in metres; 0 where the sensor saw nothing, and in frames without a file.
 
     Maps larger than the video's frames are thinned to their size; smaller ones stay as they are.
@@ -61,8 +80,42 @@ def read_depth(found: DepthFiles, video: Video, settings: DepthSettings | None =
     depth_z[files.known], sigma[files.known] = (np.stack(part) for part in zip(*there, strict=True))
     if not depth_z.any():
         raise InputError(f"the depth images in {found.folder} are all empty; check the folder and the depth scale.")
-    notes = (_note(found, files, depth_z), *assumed)
-    return DepthMaps(depth_z, sigma, Source(found.folder.name, notes=notes), True, SCALE_SIGMA)
+    alignment = None if settings.as_is else _alignment(depth_z, files, video)
+    moved = () if alignment is None else _move(depth_z, sigma, files, alignment)
+    notes = (_note(found, files, depth_z), *assumed, *moved)
+    return SensorDepth(DepthMaps(depth_z, sigma, Source(found.folder.name, notes=notes), True, SCALE_SIGMA), alignment)
+
+
+def _alignment(depth_z: Float[np.ndarray, "t h w"], files: Matched, video: Video) -> Alignment | None:
+    """How depth must be moved into the view of the colour camera, if its edges say that it clearly must."""
+    looked_at = _spread(files)
+    if len(looked_at) < _FEWEST_ALIGNED:
+        return None
+    height, width = depth_z.shape[1:]
+    images = [cv2.resize(np.asarray(video.frames[t]), (width, height), interpolation=cv2.INTER_AREA) for t in looked_at]
+    maps = [depth_z[t] for t in looked_at]
+    found = find_alignment(maps, images)
+    clear = found is not None and found.better > _CLEARLY_BETTER and displacement_px(found, maps) > _APART_SHARE * width
+    return found if clear else None
+
+
+def _spread(files: Matched) -> list[int]:
+    """Frames with depth, spread over the clip."""
+    there = np.flatnonzero(files.known)
+    return np.unique(there[np.linspace(0, len(there) - 1, _ALIGNED_BY).round().astype(int)]).tolist()
+
+
+def _move(
+    depth_z: Float[np.ndarray, "t h w"], sigma: Float[np.ndarray, "t h w"], files: Matched, alignment: Alignment
+) -> tuple[str, ...]:
+    """Bring the maps into the view of the colour camera, in place; what to say about it."""
+    apart_px = displacement_px(alignment, [depth_z[t] for t in _spread(files)])
+    for t in np.flatnonzero(files.known):
+        depth_z[t], sigma[t] = aligned(alignment, depth_z[t], sigma[t])
+    return (
+        f"the edges of the depth images are {apart_px:.0f} px away from those of the colour images: depth was moved "
+        f"into the colour camera's view, whose focal length is {alignment.scale:.2f} times that of the depth camera.",
+    )
 
 
 def _note(found: DepthFiles, files: Matched, depth_z: Float[np.ndarray, "t h w"]) -> str:
