@@ -118,7 +118,7 @@ def ideal_uv(
 
     For a camera with intrinsics per frame the first axis of `uv` counts its frames. NaN stays NaN.
     """
-    own = _beside(camera, uv)
+    own, reference = _beside(camera, uv), reference.astype(uv.dtype)
     xy = torch.from_numpy((uv - own[..., 2:]) / own[..., :2])
     xy = undistort(xy, camera.distortion) if any(camera.distortion) else xy
     return (xy.numpy() * reference[:2] + reference[2:]).astype(uv.dtype)
@@ -128,7 +128,7 @@ def real_uv(
     uv: Float[np.ndarray, "*t n 2"], camera: Camera, reference: Float[np.ndarray, "4"]
 ) -> Float[np.ndarray, "*t n 2"]:
     """The inverse of `ideal_uv`: where `camera` sees what a pinhole with the intrinsics `reference` sees at `uv`."""
-    own = _beside(camera, uv)
+    own, reference = _beside(camera, uv), reference.astype(uv.dtype)
     xy = torch.from_numpy((uv - reference[2:]) / reference[:2])
     xy = distort(xy, camera.distortion) if any(camera.distortion) else xy
     return (xy.numpy() * own[..., :2] + own[..., 2:]).astype(uv.dtype)
@@ -136,9 +136,8 @@ def real_uv(
 
 def _beside(camera: Camera, uv: np.ndarray) -> np.ndarray:
     """The intrinsics, with axes of length one where `uv` has points."""
-    if not camera.per_frame:
-        return camera.intrinsics
-    return camera.intrinsics.reshape(-1, *(1,) * (uv.ndim - 2), 4)
+    own = camera.intrinsics.astype(uv.dtype)
+    return own.reshape(-1, *(1,) * (uv.ndim - 2), 4) if camera.per_frame else own
 
 
 def distort(xy: Float[Tensor, "*b 2"], distortion: tuple[float, ...]) -> Float[Tensor, "*b 2"]:
@@ -154,10 +153,10 @@ def distort(xy: Float[Tensor, "*b 2"], distortion: tuple[float, ...]) -> Float[T
 
 def undistort(xy: Float[Tensor, "*b 2"], distortion: tuple[float, ...], *, steps: int = 20) -> Float[Tensor, "*b 2"]:
     """The inverse of `distort` by fixed-point iteration; converges for the moderate distortion of real lenses."""
-    ideal = xy.clone()
+    ideal, enough = xy.clone(), 1e-9 if xy.dtype == torch.float64 else 3e-6
     for _ in range(steps):
         step = xy - distort(ideal, distortion)
         ideal = ideal + step
-        if not bool((step.abs() > 1e-9).any()):
+        if not bool((step.abs() > enough).any()):
             break
     return ideal

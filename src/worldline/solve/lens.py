@@ -150,6 +150,7 @@ def _covariance(
     reduced = normal_equations(state, held, layout)[0]
     reduced.view(-1).index_add_(0, _pairs(columns, layout.total), (kept.transpose(-1, -2) @ kept).flatten())
     reduced -= coupling.flatten(0, 1).T @ follow.flatten(0, 1)
+    reduced.diagonal().mul_(1 + 1e-9).add_(1e-6)  # frames that see nothing
     answer = torch.linalg.solve(reduced, torch.eye(layout.total).to(reduced)[:, :3])
     moved = kept @ answer[columns] - by_point @ (follow @ answer)[point]
     pull = (moved * residual[..., None]).sum(1)
