@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline import synthetic
-from worldline.cues import optical_flow, patches
+from worldline.cues import following, optical_flow, patches, seeds
 from worldline.cues.optical_flow import DenseFlow, dense_flow
 from worldline.cues.tracks import flow as flow_tracks
 from worldline.errors import InputError
@@ -19,6 +21,11 @@ from worldline.scene.observations import Observations, PixelTracks
 from worldline.scene.video import Video
 
 HEIGHT, WIDTH = 96, 128
+
+
+def sparse() -> flow_tracks.Config:
+    """Few tracks."""
+    return flow_tracks.Config(seeding=seeds.Config(live=300))
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -59,7 +66,7 @@ def carried(maps: list[tuple[np.ndarray, np.ndarray]], uv: np.ndarray, source: n
 def turning() -> tuple[Video, list[tuple[np.ndarray, np.ndarray]], DenseFlow, PixelTracks]:
     video, maps = turning_clip()
     flow = dense_flow(video, Journal("turning"))
-    return video, maps, flow, flow_tracks.track_grid(video, flow, flow_tracks.Config(live=300))
+    return video, maps, flow, flow_tracks.track_grid(video, flow, sparse())
 
 
 def errors(tracks: PixelTracks, maps: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -170,7 +177,7 @@ def test_tracks_do_not_drift(turning):
 
 def test_the_template_beats_the_chain_it_corrects(turning):
     video, maps, flow, tracks = turning
-    chain_only = flow_tracks.Config(live=300, trusted_likeness=2.0, patience=1000)
+    chain_only = replace(sparse(), following=following.Config(trusted_likeness=2.0, patience=1000))
     chained = flow_tracks.track_grid(video, flow, chain_only)
 
     def far(t: PixelTracks) -> float:
@@ -220,13 +227,42 @@ def test_tracks_end_behind_an_occluder():
     assert tracks.visible[still].mean() > 0.9
 
 
+def passing_card(frames: int = 16) -> tuple[Video, np.ndarray, np.ndarray]:
+    """A narrow card passing before a wall that slides; uv of points of the wall; where it hides them (T, N)."""
+    wall, card = texture(HEIGHT, WIDTH + 40, 5), texture(60, 12, 6) + 20
+    images, rows, columns = [], *np.mgrid[28:72:6, 60:90:6]
+    uv = np.stack([columns.ravel(), rows.ravel()], -1) + 0.5
+    hidden = np.zeros((frames, len(uv)), bool)
+    for t in range(frames):
+        image = wall[:, t : t + WIDTH].copy()
+        image[20:80, 30 + 5 * t : 42 + 5 * t] = card
+        images.append(image)
+        at = uv[:, 0] - t
+        hidden[t] = (at > 30 + 5 * t) & (at < 42 + 5 * t)
+    grey = np.stack(images).clip(0, 255).astype(np.uint8)
+    return Video(np.repeat(grey[..., None], 3, -1), np.arange(float(frames))), uv, hidden
+
+
+def test_points_are_found_again_behind_what_passes_before_them():
+    video, uv, hidden = passing_card()
+    tracks = flow_tracks.track_points(video, dense_flow(video, Journal("pass")), uv, np.zeros(len(uv), int))
+    away = np.linalg.norm(tracks.uv - (uv - np.arange(16)[:, None, None] * [1, 0]), axis=-1)
+    behind = ~hidden[-1] & hidden.any(0) & (uv[:, 0] - 15 < 30 + 75 - 8)
+    assert behind.sum() > 20
+    assert tracks.visible[-1, behind].mean() > 0.6
+    assert np.median(away[-1, behind]) < 0.1
+    assert tracks.visible[hidden].mean() < 0.1
+    assert np.median(away[hidden]) < 1.5
+    assert np.median(tracks.sigma_px[hidden]) > np.median(tracks.sigma_px[tracks.visible & (tracks.sigma_px > 0)])
+
+
 def test_no_track_starts_without_texture_or_at_a_jump_of_the_flow():
     image = texture(HEIGHT, WIDTH, 2)
     image[:, :64] = 100.0
     flow = np.zeros((HEIGHT, WIDTH, 2), np.float32)
     flow[48:, :, 0] = 5.0
-    config = flow_tracks.Config(live=200, start_sigma_px=0.1)
-    uv = flow_tracks.grid_seeds(image, flow, np.zeros((0, 2), np.float32), config)
+    config = seeds.Config(live=200, start_sigma_px=0.1)
+    uv = seeds.grid_seeds(image, flow, np.zeros((0, 2), np.float32), config, patches.Config())
     assert len(uv) > 40
     assert (uv[:, 0] > 60).all()
     assert (np.abs(uv[:, 1] - 48) < 3).mean() < 0.02
@@ -234,17 +270,17 @@ def test_no_track_starts_without_texture_or_at_a_jump_of_the_flow():
 
 def test_covered_cells_get_no_second_track():
     image, flow = texture(HEIGHT, WIDTH, 2), np.zeros((HEIGHT, WIDTH, 2), np.float32)
-    config = flow_tracks.Config(live=200)
-    first = flow_tracks.grid_seeds(image, flow, np.zeros((0, 2), np.float32), config)
-    assert len(flow_tracks.grid_seeds(image, flow, first, config)) == 0
+    settings = seeds.Config(live=200), patches.Config()
+    first = seeds.grid_seeds(image, flow, np.zeros((0, 2), np.float32), *settings)
+    assert len(seeds.grid_seeds(image, flow, first, *settings)) == 0
     right = first[first[:, 0] > 64]
-    again = flow_tracks.grid_seeds(image, flow, right, config)
+    again = seeds.grid_seeds(image, flow, right, *settings)
     assert len(again) == len(first) - len(right)
 
 
 def test_too_many_tracks_are_thinned_from_the_short_end_everywhere(turning):
     video, _, flow, full = turning
-    few = flow_tracks.track_grid(video, flow, flow_tracks.Config(live=300, most=100))
+    few = flow_tracks.track_grid(video, flow, replace(sparse(), most=100))
     assert 80 <= few.visible.shape[1] <= 104
     assert set(few.query_frame) >= {0, 10, 20}
     assert few.visible.sum(0).mean() > full.visible.sum(0).mean()
@@ -254,7 +290,7 @@ def test_too_many_tracks_are_thinned_from_the_short_end_everywhere(turning):
 @pytest.mark.parametrize("kind", ["room", "outdoor"])
 def test_tracks_in_a_world_with_movers_are_where_the_truth_is(kind):
     world = synthetic.tiny_world(1, kind=kind, frames=8, width=160, height=112)
-    cue = flow_tracks.build(flow_tracks.Config(live=300))
+    cue = flow_tracks.build(sparse())
     tracks = cue(synthetic.render(world).video, Observations(), Journal("world"))
     start = tracks.uv[tracks.query_frame, np.arange(tracks.uv.shape[1])].astype(np.float64)
     truth = synthetic.pixel_tracks(world, start, tracks.query_frame)

@@ -65,11 +65,6 @@ def fast() -> Config:
     return Config(finest_scale=1, patch_stride=3, descent_iterations=25)
 
 
-def best() -> Config:
-    """More patches and more steps than the default: the same error on easy motion, fewer mistakes on fast motion."""
-    return Config(patch_stride=3, descent_iterations=25)
-
-
 @dataclass(frozen=True, eq=False)
 class DenseFlow:
     """Flow over one distance in time, possibly of lower resolution than the video, in pixels of the video.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 from jaxtyping import Float
+from numpy.lib.stride_tricks import sliding_window_view
 
 from worldline.cues.optical_flow import sample
 
@@ -63,12 +64,7 @@ class Templates:
 
     def put(self, chosen: np.ndarray, fresh: Templates) -> Templates:
         """The same templates with the chosen ones replaced."""
-        out = []
-        for f in fields(self):
-            array = getattr(self, f.name).copy()
-            array[chosen] = getattr(fresh, f.name)
-            out.append(array)
-        return Templates(*out)
+        return Templates(*(_put(getattr(self, f.name), chosen, getattr(fresh, f.name)) for f in fields(self)))
 
     @staticmethod
     def joined(a: Templates, b: Templates) -> Templates:
@@ -92,6 +88,14 @@ class Alignment:
     likeness: Float[np.ndarray, "n"]
     last_step_px: Float[np.ndarray, "n"]
     sigma_px: Float[np.ndarray, "n"]
+
+    def __getitem__(self, chosen: np.ndarray) -> Alignment:
+        """Some of the places."""
+        return Alignment(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
+    def put(self, chosen: np.ndarray, other: Alignment) -> Alignment:
+        """The same places with the chosen ones replaced."""
+        return Alignment(*(_put(getattr(self, f.name), chosen, getattr(other, f.name)) for f in fields(self)))
 
 
 def smoothed(grey: np.ndarray, config: Config) -> Float[np.ndarray, "h w"]:
@@ -125,23 +129,63 @@ def align(
     count = len(uv)
     uv, linear = uv.astype(np.float32), linear.astype(np.float32)
     last = np.full(count, np.inf, dtype=np.float32)
-    active = np.arange(count)
+    rows, now = np.arange(count), templates
     for _ in range(config.steps):
-        now = templates[active] if len(active) < count else templates
-        residual, _ = _residual(image, now, uv[active], linear[active], config)
+        residual, _ = _residual(image, now, uv[rows], linear[rows], config)
         step = -(now.solver @ (now.steepest.transpose(0, 2, 1) @ residual[..., None]))[..., 0]
-        uv[active], linear[active] = _composed(uv[active], linear[active], step)
-        last[active] = np.linalg.norm(step[:, :2], axis=-1)
-        active = active[(last[active] > config.converged_px) & (last[active] < config.side_px)]
-        if len(active) == 0:
+        uv[rows], linear[rows] = _composed(uv[rows], linear[rows], step)
+        last[rows] = np.linalg.norm(step[:, :2], axis=-1)
+        active = (last[rows] > config.converged_px) & (last[rows] < config.side_px)
+        if not active.any():
             break
+        if active.mean() < 0.7:  # copying templates costs more than a few needless steps
+            rows, now = rows[active], now[active]
     residual, likeness = _residual(image, templates, uv, linear, config)
     return Alignment(uv, linear, likeness, last, _sigma(templates, residual, linear, config))
+
+
+def likeness(
+    image: Float[np.ndarray, "h w"],
+    templates: Templates,
+    uv: Float[np.ndarray, "n 2"],
+    linear: Float[np.ndarray, "n 2 2"],
+    config: Config,
+) -> Float[np.ndarray, "n"]:
+    """Zero-mean normalised cross correlation of templates with given places."""
+    return _residual(image, templates, uv, linear, config)[1]
+
+
+def searched(
+    image: Float[np.ndarray, "h w"],
+    templates: Templates,
+    uv: Float[np.ndarray, "n 2"],
+    linear: Float[np.ndarray, "n 2 2"],
+    config: Config,
+    *,
+    reach: int,
+    stride: int = 2,
+) -> Float[np.ndarray, "n 2"]:
+    """The most alike place within `reach` template pixels of uv, to `stride` pixels: a start for `align`."""
+    side, w = config.side_px, _weights(config)
+    block = sample(image, uv[:, None] + _offsets(side + 2 * reach) @ linear.transpose(0, 2, 1))
+    windows = sliding_window_view(block.reshape(len(uv), side + 2 * reach, -1), (side, side), (1, 2))
+    windows = windows[:, ::stride, ::stride].reshape(len(uv), -1, side * side)
+    product = windows @ (templates.values * w)[..., None]
+    energy = (windows**2) @ w - (windows @ w) ** 2
+    best = (product[..., 0] / np.sqrt(np.maximum(energy, 1e-6))).argmax(1)
+    shift = (_offsets(2 * reach // stride + 1) * stride)[best]
+    return uv + (linear @ shift[..., None])[..., 0]
 
 
 def texture_sigma_px(templates: Templates, noise: float) -> Float[np.ndarray, "n"]:
     """Standard deviation per axis (the worse one) that image noise alone gives; large where there is no texture."""
     return noise / np.sqrt(np.maximum(_least_eigenvalue(templates.shift_information), 1e-9))
+
+
+def _put(array: np.ndarray, chosen: np.ndarray, values: np.ndarray) -> np.ndarray:
+    out = array.copy()
+    out[chosen] = values
+    return out
 
 
 def _offsets(side: int) -> Float[np.ndarray, "k 2"]:
