@@ -12,6 +12,8 @@ from tyro.conf import Positional, arg
 from worldline.errors import InputError
 from worldline.evaluate.report import Report, evaluate, evaluate_path
 from worldline.io.formats import tum
+from worldline.run.recorded_truth import recorded_truth
+from worldline.scene.scene import Scene
 from worldline.scene.store import load
 
 
@@ -27,7 +29,8 @@ def run(
 
     Args:
         scene: folder of a scene, or of a run
-        truth: folder of the true scene, or a camera path in TUM format (.txt: t tx ty tz qx qy qz qw per line)
+        truth: folder of the true scene; a camera path in TUM format (.txt: t tx ty tz qx qy qz qw per line); or the
+            folder of the recording, with camera poses and depth images as in 7-Scenes or TUM RGB-D
         protocol: name of the way to compare
         as_json: print JSON
     """
@@ -36,11 +39,22 @@ def run(
 
 
 def compare(scene: Path, truth: Path, protocol: str = "default") -> Report:
-    """The report on a scene folder, from a scene folder or a TUM file as the truth."""
+    """The report on a scene folder, from a scene folder, a TUM file or the folder of a recording as the truth."""
     if truth.is_file():
         path = tum.read(truth)
         report = evaluate_path(load(scene), path.times_s, path.world_from_cam, protocol=protocol, truth_name=truth.name)
         return replace(report, notes=path.notes + report.notes)
     if not truth.exists():
         raise InputError(f"{truth} does not exist; give the folder of a true scene or a TUM file.")
-    return evaluate(load(scene), load(truth), protocol=protocol)
+    if (truth / "manifest.json").exists() or (truth / "scene").is_dir():
+        return evaluate(load(scene), load(truth), protocol=protocol)
+    return _against_recording(load(scene), truth, protocol)
+
+
+def _against_recording(scene: Scene, folder: Path, protocol: str) -> Report:
+    """Only what the recording knows: never what moves, depth and focal length where it has them."""
+    truth = recorded_truth(folder, scene)
+    report = evaluate(scene, truth.scene, protocol=protocol)
+    unknown = ["mask_", "_moving", *([] if truth.has_depth else ["depth_"]), *([] if truth.has_camera else ["focal_"])]
+    metrics = {name: value for name, value in report.metrics.items() if not any(part in name for part in unknown)}
+    return replace(report, metrics=metrics, notes=truth.notes + report.notes)

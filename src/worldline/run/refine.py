@@ -133,8 +133,9 @@ def refine_into(
 
 
 def clip_of(scene: Scene) -> Video:
-    """The clip behind a scene without its pixels: how many frames, stamps, the way to the original image, files."""
-    frames = np.broadcast_to(np.zeros(1, np.uint8), (len(scene), scene.height, scene.width, 3))
+    """The clip behind a scene as far as the scene knows it: frames, stamps, the way to the original image, files."""
+    blank = np.broadcast_to(np.zeros(1, np.uint8), (len(scene), scene.height, scene.width, 3))
+    frames = blank if scene.image is None else np.asarray(scene.image[:])
     read = next((step.outcome for step in scene.history if step.name == "read"), {})
     facts = {name: read[name] for name in FRAME_FACTS if name in read}
     return Video(frames, scene.times_s, scene.name, scene.original_from_stored, scene.original_size, facts)

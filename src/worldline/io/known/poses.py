@@ -104,7 +104,7 @@ def _rigid(flat: Float[np.ndarray, "n m"], path: Path) -> tuple[Float[np.ndarray
     """
     valid = np.isfinite(flat).all(1)
     motion = np.broadcast_to(np.eye(4), (len(flat), 4, 4)).copy()
-    motion[valid, : flat.shape[1] // 4] = flat[valid].reshape(int(valid.sum()), -1, 4)
+    motion[valid, : flat.shape[1] // 4] = flat[valid].reshape(-1, flat.shape[1] // 4, 4)
     rotation = motion[:, :3, :3]
     off = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max((1, 2))
     bad = (off > _NOT_A_ROTATION) | (np.linalg.det(rotation) < 0)
