@@ -83,7 +83,7 @@ def test_a_resumed_run_gives_the_same_bits(world, tmp_path):
             file.unlink()
     journal = Journal("same", tmp_path / "b")
     resumed = engine(rendered.video, observed, journal)
-    assert [t.resumed for t in journal.times] == [True] * 4 + [False] * 2
+    assert [t.resumed for t in journal.times] == [True] * 6 + [False] * 2
     for name in ("depth_z", "depth_sigma", "world_from_cam"):
         assert np.array_equal(getattr(whole, name), getattr(resumed, name))
     assert np.array_equal(whole.tracks.points_world, resumed.tracks.points_world, equal_nan=True)

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from worldline.engines.uni4d import stages
 from worldline.engines.uni4d.assembly import Found, assemble
 from worldline.engines.uni4d.dense_motion import dense_motion
+from worldline.engines.uni4d.doubts import find_doubts
 from worldline.engines.uni4d.fusion import fuse
 from worldline.engines.uni4d.inputs import Config, Inputs
 from worldline.engines.uni4d.motion import follow_moving_points
+from worldline.engines.uni4d.polish import polished
 from worldline.errors import InputError
 from worldline.scene.journal import Journal
 from worldline.scene.motion import Flow
@@ -44,12 +46,14 @@ class Uni4D:
             raise InputError("a reconstruction needs at least two frames; this video has one.")
         inputs, settings = Inputs.of(self.config, video, observed), self.config
         cameras = journal.run("cameras", lambda: stages.find_cameras(inputs), settings=settings)
-        bundled = journal.run("bundle", lambda: stages.bundle(inputs, cameras), settings=settings)
+        rough = journal.run("bundle", lambda: stages.bundle(inputs, cameras), settings=settings)
+        bundled = journal.run("polish", lambda: polished(inputs, rough), settings=settings)
         points = journal.run("points", lambda: stages.find_structure(inputs, bundled), settings=settings)
+        doubts = journal.run("uncertainty", lambda: find_doubts(inputs, bundled, points), settings=settings)
         ratios = journal.run("ratios", lambda: stages.find_ratios(inputs, bundled, points), settings=settings)
         moved = journal.run("motion", lambda: follow_moving_points(inputs, bundled, ratios), settings=settings)
-        fused = journal.run("fusion", lambda: fuse(inputs, bundled, ratios, moved), settings=settings)
-        scene = assemble(inputs, Found(cameras, bundled, points, ratios, moved, fused))
+        fused = journal.run("fusion", lambda: fuse(inputs, bundled, ratios, moved, doubts), settings=settings)
+        scene = assemble(inputs, Found(cameras, bundled, points, ratios, moved, fused, doubts))
         return replace(scene, flow=self._flow(scene, observed, journal))
 
     def wants(self, video: Video) -> tuple[str, ...]:

@@ -19,8 +19,11 @@ LEAST_SIGMA = 0.005
 """Relative depth error below which no fused pixel is claimed to be."""
 
 
-def fuse(inputs: Inputs, bundled: Arrays, ratios: Arrays, moved: Arrays) -> Arrays:
-    """Depth, sigma, validity and masks at the video's resolution, frame by frame so that memory stays flat."""
+def fuse(inputs: Inputs, bundled: Arrays, ratios: Arrays, moved: Arrays, doubts: Arrays) -> Arrays:
+    """Depth, sigma, validity and masks at the video's resolution, frame by frame so that memory stays flat.
+
+    The variance of log depth is that of the pixel itself and that which its surroundings share (`doubts`).
+    """
     video, depth, masks = inputs.video, inputs.depth, inputs.masks
     height, width, count = video.height, video.width, len(video)
     value, support, spread = (torch.from_numpy(ratios[k]) for k in ("field", "support", "spread"))
@@ -34,6 +37,7 @@ def fuse(inputs: Inputs, bundled: Arrays, ratios: Arrays, moved: Arrays) -> Arra
     scale = torch.from_numpy(bundled["log_depth_scale"]).float()[:, :, None]
     factor = torch.lerp(scale, value, trust).exp()
     coarse = torch.stack([factor, (spread**2 + LEAST_SIGMA**2).sqrt(), trust], 1)
+    shared = torch.tensor(float(doubts["shared"]))
     for t in range(count):
         ids = _nearest(masks.ids[t], height, width)
         cue, claimed = _resize(depth.depth_z[t], height, width), _resize(depth.sigma[t], height, width)
@@ -43,7 +47,8 @@ def fuse(inputs: Inputs, bundled: Arrays, ratios: Arrays, moved: Arrays) -> Arra
             ratio = torch.where(torch.from_numpy(ids == group), ratio * own, ratio)
         static = torch.from_numpy(ids == 0)
         out["depth_z"][t] = cue * ratio
-        out["sigma"][t] = claimed + static * trusted * (torch.minimum(improved, claimed) - claimed)
+        own = claimed + static * trusted * (torch.minimum(improved, claimed) - claimed)
+        out["sigma"][t] = torch.hypot(own, shared)
         out["valid"][t] = np.isfinite(out["depth_z"][t]) & (out["depth_z"][t] > 0)
         out["moving"][t] = np.minimum(ids, 255)
     return out

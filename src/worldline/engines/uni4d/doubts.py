@@ -1,0 +1,151 @@
+"""The stage that says how far off the solved scene may be: what `uncertainty` computes, for the engine's inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from worldline.engines.uni4d import structure, uncertainty
+from worldline.engines.uni4d.health import FITTING
+from worldline.engines.uni4d.inputs import Inputs
+from worldline.engines.uni4d.uncertainty import Moved
+from worldline.engines.uni4d.world import metric_source
+from worldline.scene.journal import Arrays, pack
+from worldline.solve.terms import PixelSamples
+
+FROM_HERE = ("camera/selfcal", "depth/motion")
+"""Sources of what was made from the same tracks: no independent knowledge."""
+
+UNKNOWN = 0.1
+"""Sigma of cameras (share of the median depth, radians) and of log depth where hardly anything static is tracked."""
+
+
+def find_doubts(inputs: Inputs, bundled: Arrays, points: Arrays) -> Arrays:
+    """Sigma of every camera, of the focal length, of the static points, and of the depth that regions share.
+
+    Returns `centre` and `rotation_rad` (T,), `focal`, `points` (N,) in units of the scene, and `shared`: the standard
+    deviation of log depth that goes together over whole regions, whatever the pixels there say.
+    """
+    settings, count = inputs.config.doubting, len(inputs.video)
+    every = torch.from_numpy(bundled["world_from_cam"]).double()
+    chosen = well_fitted(inputs, points["misfit"], settings.tracks)
+    if len(chosen) < 2 * settings.blocks:
+        return _unknown(inputs, points)
+    frames = np.unique(np.linspace(0, count - 1, min(count, settings.frames)).round().astype(int))
+    where, cameras = torch.from_numpy(points["points"][chosen]).double(), every[frames]
+    samples = sightings(inputs, points["columns"][chosen], frames, settings.sightings, float(bundled["noise"]))
+    system = uncertainty.linearised(samples, cameras, torch.from_numpy(bundled["intrinsics"]).double(), where)
+    blocks = uncertainty.neighbourhoods(where, cameras, settings.blocks)
+    found = uncertainty.doubts(
+        system, blocks, cameras, focal_prior(inputs), held=structure.one_centre(every), known=_known(inputs, frames)
+    )
+    shared = _shared(inputs, found, samples, cameras, where)
+    centre, rotation_rad = _camera_sigma(inputs, points, found, every, frames)
+    return {
+        "centre": centre, "rotation_rad": rotation_rad,
+        "focal": np.array(settings.inflation * float(found.lens[0].norm())),
+        "points": _point_sigma(inputs, every.numpy(), points, shared), "shared": np.array(shared),
+        "outcome": pack({"tracks": len(chosen), "frames": len(frames), "blocks": settings.blocks}),
+    }  # fmt: skip
+
+
+def well_fitted(inputs: Inputs, misfit: Float[np.ndarray, "n"], most: int) -> Int[np.ndarray, "k"]:
+    """Static tracks that fit, well spread over the image and over time."""
+    tracks, columns = inputs.static_tracks
+    fits = np.flatnonzero(misfit < FITTING)
+    some = structure.Tracks(tracks.uv[:, fits], tracks.seen[:, fits], tracks.sigma_px[:, fits], None, None, 1.0)
+    cell_px = inputs.config.bundling.cell * inputs.video.width
+    return fits[structure.spread(some, inputs.tracks.query_frame[columns[fits]], cell_px, most)]
+
+
+def sightings(
+    inputs: Inputs, columns: Int[np.ndarray, "k"], frames: Int[np.ndarray, "f"], most: int, noise: float
+) -> PixelSamples:
+    """What was seen of the chosen tracks in the chosen frames, numbered by their order; at most so many of each."""
+    seen = inputs.evidence.static[np.ix_(frames, columns)]
+    number = np.cumsum(seen, 0) - 1
+    every = np.maximum(seen.sum(0) / most, 1)
+    seen &= np.floor(number / every) != np.floor((number - 1) / every)
+    frame, point = np.nonzero(seen)
+    at = frames[frame], columns[point]
+    sigma = np.maximum(inputs.tracks.sigma_px[at], inputs.config.bundling.least_sigma_px) * noise
+    return PixelSamples(
+        torch.from_numpy(frame), torch.from_numpy(point), torch.from_numpy(inputs.tracks.uv[at]).double(),
+        torch.from_numpy(sigma).double(),
+    )  # fmt: skip
+
+
+def focal_prior(inputs: Inputs) -> float:
+    """What is known of the log focal length besides the tracks."""
+    camera = inputs.observed.camera
+    found_here = camera is not None and camera.source.name in FROM_HERE and inputs.focal_sigma > 0
+    return inputs.config.doubting.focal_sigma if found_here else inputs.focal_sigma
+
+
+def _known(inputs: Inputs, frames: Int[np.ndarray, "f"]) -> Float[Tensor, "f 6"] | None:
+    """Information about the cameras from poses that were given."""
+    if inputs.poses is None:
+        return None
+    poses = inputs.poses.least(_depth_of(inputs))
+    sigma = torch.tensor([poses.sigma_m] * 3 + [poses.sigma_rad] * 3, dtype=torch.float64)
+    return poses.known[torch.from_numpy(frames)].double()[:, None] / sigma**2
+
+
+def _camera_sigma(
+    inputs: Inputs, points: Arrays, found: Moved, every: Float[Tensor, "t 4 4"], frames: Int[np.ndarray, "f"]
+) -> tuple[Float[np.ndarray, "t"], Float[np.ndarray, "t"]]:
+    """Per axis, of centres and rotations; frames in which hardly anything is seen are interpolated."""
+    settings, count, metric = inputs.config.doubting, len(inputs.video), _metric(inputs)
+    off = uncertainty.aligned(found, every[frames], scaled=not metric)
+    measured = [np.interp(np.arange(count), frames, uncertainty.sizes(x).numpy()) for x in off]
+    seen = inputs.evidence.static[:, points["columns"][points["misfit"] < FITTING]].sum(1) >= settings.lone
+    guessed = uncertainty.interpolated(every, seen)
+    centres = every[:, :3, 3] - every[:, :3, 3].mean(0)
+    unit = settings.scale_sigma * (centres.norm(dim=-1) / 3**0.5).numpy() if metric else 0.0
+    floors = settings.centre_floor * _depth_of(inputs), settings.rotation_floor_rad
+    centre, turn = (
+        np.sqrt((settings.inflation * m) ** 2 + g**2 + floor**2)
+        for m, g, floor in zip(measured, guessed, floors, strict=True)
+    )
+    return np.hypot(centre, unit), turn
+
+
+def _shared(inputs: Inputs, found: Moved, samples: PixelSamples, cameras: Tensor, where: Tensor) -> float:
+    """One number for the clip: where in the image the error is large is not known, only how large it is."""
+    change = uncertainty.depth_changes(found, samples, cameras, where)
+    settings, metric = inputs.config.doubting, _metric(inputs)
+    change = change if metric else change - change.median(0).values
+    typical = float(change.norm(dim=-1).median())
+    return float(np.hypot(settings.inflation * typical, settings.scale_sigma if metric else 0.0))
+
+
+def _point_sigma(inputs: Inputs, world_from_cam: np.ndarray, points: Arrays, shared: float) -> Float[np.ndarray, "n"]:
+    """Of every static point in units of the scene: its own parallax, and what it shares with the points around it."""
+    settings, seen = inputs.config.doubting, inputs.evidence.static[:, points["columns"]]
+    own = points["sigma"] * np.sqrt(np.maximum(seen.sum(0) / settings.independent, 1))
+    away = np.linalg.norm(points["points"] - world_from_cam[seen.argmax(0), :3, 3], axis=-1)
+    return (away * np.sqrt(own**2 + shared**2 + settings.depth_floor**2)).astype(np.float32)
+
+
+def _metric(inputs: Inputs) -> bool:
+    """Whether something gives the scale of the scene."""
+    return inputs.observed.lengths is not None or bool(metric_source(inputs))
+
+
+def _depth_of(inputs: Inputs) -> float:
+    """The usual depth of the scene, in its units."""
+    z = np.asarray(inputs.depth.depth_z[len(inputs.video) // 2])
+    known = z[np.isfinite(z) & (z > 0)]
+    return float(np.median(known)) if known.size else 1.0
+
+
+def _unknown(inputs: Inputs, points: Arrays) -> Arrays:
+    """Where next to nothing static is tracked."""
+    count, depth = len(inputs.video), _depth_of(inputs)
+    return {
+        "centre": np.full(count, UNKNOWN * depth), "rotation_rad": np.full(count, UNKNOWN),
+        "focal": np.array(focal_prior(inputs)), "points": np.full(len(points["points"]), UNKNOWN * depth, np.float32),
+        "shared": np.array(UNKNOWN), "outcome": pack({"tracks": 0}),
+    }  # fmt: skip

@@ -1,0 +1,287 @@
+"""How far off cameras and structure may be: the final bundle's covariance, with the noise as correlated as it is.
+
+The errors of tracks go together, along a track and between neighbours, so many sightings say less than as many
+independent ones. The tracks are gathered into blocks of neighbours in the scene. Every block pulls the cameras with
+its summed residuals; how far the blocks pull apart, and not how many sightings there are, gives the covariance:
+H^-1 (sum of s s^T over blocks) H^-1, with s a block's pull and H the reduced camera system. Every pull is also carried
+to the points, which gives the part of the depth error that whole regions of a frame share.
+
+What the model of the camera leaves out (radial distortion, a principal point off the middle, a rolling shutter) is
+free here: how far the solution would move if it were modelled is one more doubt. Where the images show none of it
+that step is short.
+
+Sources: Liang and Zeger, "Longitudinal data analysis using generalized linear models", 1986 (covariance from blocks);
+Triggs et al., "Bundle adjustment: a modern synthesis", 2000, sections 6 and 9 (reduced system, gauge freedom).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from worldline.geometry import se3
+from worldline.solve import terms
+from worldline.solve.methods import products, slopes, weighted
+from worldline.solve.robust import GemanMcClure
+from worldline.solve.terms import PixelSamples
+
+KNEE = 6.0
+"""Where the bounded loss turns, in standard deviations, as in the last solve of the bundle."""
+
+UNMODELLED_SIGMA = (0.1, 0.02, 0.02, 0.5)
+"""Usual size of what a camera has beyond a focal length: radial distortion (of the squared distance from the axis at
+z = 1), offset of the principal point along both axes (in focal lengths), read-out time of the rows (in frames)."""
+
+UNMODELLED_SHARE = 3.0
+"""How much all that is not modelled counts, in what the listed effects explain."""
+
+CHANCE = 2.0
+"""Mean squared effect, in standard deviations, up to which it may be chance."""
+
+LENS = 1 + len(UNMODELLED_SIGMA)
+"""Unknowns that all frames share: the log focal length, then what is not modelled."""
+
+STIFF = 1e8
+"""Information, in multiples of the greatest there is, that keeps an unknown where it is."""
+
+
+@dataclass(frozen=True)
+class Doubting:
+    """Settings of the uncertainty.
+
+    Attributes:
+        tracks, sightings, frames: most static tracks, sightings of each, and frames that are linearised.
+        blocks: neighbourhoods of tracks whose errors are taken to go together, a power of two.
+        focal_sigma: spread of the log focal length where it was found from the same tracks.
+        inflation: what is left unmodelled (lens, shutter, what all blocks share), times the measured sigma.
+        independent: sightings of one track that count as independent.
+        centre_floor: of a camera centre, as a share of the median depth; rotation_floor_rad: of a rotation;
+        depth_floor: of log depth; scale_sigma: of the log scale of what is metric.
+        lone: sightings below which a frame's camera is taken to be interpolated between its neighbours.
+    """
+
+    tracks: int = 1200
+    sightings: int = 24
+    frames: int = 100
+    blocks: int = 32
+    focal_sigma: float = 0.2
+    inflation: float = 1.0
+    independent: float = 3.0
+    centre_floor: float = 1e-5
+    rotation_floor_rad: float = 2e-4
+    depth_floor: float = 0.005
+    scale_sigma: float = 0.01
+    lone: int = 12
+
+
+class Linearised(NamedTuple):
+    """The bundle around its solution with the points eliminated; C = 6 T + LENS unknowns: cameras, then the lens.
+
+    Attributes:
+        system: (C, C) reduced. pulls: (N, C) reduced slope of every point's sightings.
+        response: (N, 3, C) how a point moves with the cameras: minus its own inverse block times its coupling.
+    """
+
+    system: Float[Tensor, "c c"]
+    pulls: Float[Tensor, "n c"]
+    response: Float[Tensor, "n 3 c"]
+
+
+class Moved(NamedTuple):
+    """What each of G pulls moves: camera centres and rotations in world axes, the lens (log focal first), points."""
+
+    centres: Float[Tensor, "t 3 g"]
+    turns: Float[Tensor, "t 3 g"]
+    lens: Float[Tensor, "l g"]
+    points: Float[Tensor, "n 3 g"]
+
+
+def linearised(
+    samples: PixelSamples,
+    world_from_cam: Float[Tensor, "t 4 4"],
+    intrinsics: Float[Tensor, "4"],
+    points: Float[Tensor, "n 3"],
+) -> Linearised:
+    """The reduced camera system of reprojection alone, and what every point contributes to it."""
+    term = terms.reprojection(samples, intrinsics, GemanMcClure(KNEE))
+    state = {"world_from_cam": world_from_cam, "points": points, "log_focal": points.new_zeros(1, 1)}
+    residual, (of_camera, of_point, of_focal) = weighted(state, term)
+    weight = term.loss.weight(term.squares(state)).sqrt() / samples.sigma_px
+    lens = torch.cat([of_focal, unmodelled(samples, world_from_cam, intrinsics, points) * weight[:, None, None]], -1)
+    count, size = len(points), 6 * len(world_from_cam) + LENS
+    of_kept = torch.cat([of_camera, lens], -1)
+    columns = torch.cat(
+        [6 * samples.frame[:, None] + torch.arange(6), (size - LENS + torch.arange(LENS)).expand(len(samples), -1)], 1
+    )
+    own = points.new_zeros(count, 3, 3).index_add_(0, samples.point, products(of_point, of_point))
+    own = own + torch.eye(3).to(own) * (1e-9 * own.diagonal(dim1=1, dim2=2).amax(1)[:, None, None] + 1e-12)
+    slope = points.new_zeros(count, 3).index_add_(0, samples.point, slopes(of_point, residual))
+    rows = (samples.point[:, None] * size + columns).reshape(-1)
+    coupling = points.new_zeros(count * size, 3).index_add_(0, rows, products(of_kept, of_point).reshape(-1, 3))
+    coupling = coupling.view(count, size, 3).transpose(1, 2)
+    response = -torch.linalg.solve(own, coupling)
+    pulls = points.new_zeros(count * size).index_add_(0, rows, slopes(of_kept, residual).reshape(-1)).view(count, size)
+    pulls = pulls + (response * slope[:, :, None]).sum(1)
+    index = columns[:, :, None] * size + columns[:, None, :]
+    system = points.new_zeros(size * size).index_add_(0, index.reshape(-1), products(of_kept, of_kept).reshape(-1))
+    system = system.view(size, size) + coupling.reshape(-1, size).T @ response.reshape(-1, size)
+    return Linearised(system, pulls, response)
+
+
+def unmodelled(
+    samples: PixelSamples, world_from_cam: Float[Tensor, "t 4 4"], intrinsics: Float[Tensor, "4"], points: Tensor
+) -> Float[Tensor, "m 2 k"]:
+    """Pixels by which each sighting would move with a unit of what `UNMODELLED_SIGMA` lists."""
+    focal, last = intrinsics[:2], len(world_from_cam) - 1
+
+    def seen_from(frame: Tensor) -> Tensor:
+        x = terms.in_camera(world_from_cam[frame], points[samples.point])
+        return x[:, :2] / x[:, 2:].clamp_min(terms.NEAREST)
+
+    xy = seen_from(samples.frame)
+    radial = xy * xy.square().sum(-1, keepdim=True) * focal
+    offset = torch.diag(focal).expand(len(xy), 2, 2)
+    before, after = (samples.frame - 1).clamp_min(0), (samples.frame + 1).clamp_max(last)
+    speed = (seen_from(after) - seen_from(before)) * focal / (after - before).clamp_min(1)[:, None]
+    shutter = speed * (samples.uv[:, 1:] / (2 * intrinsics[3]) - 0.5)
+    return torch.cat([radial[:, :, None], offset, shutter[:, :, None]], -1)
+
+
+def neighbourhoods(
+    points: Float[Tensor, "n 3"], world_from_cam: Float[Tensor, "t 4 4"], count: int
+) -> Int[Tensor, "n"]:
+    """Blocks of equally many neighbouring points, by halving along the longest side: directions and log distance."""
+    away = (points - world_from_cam[:, :3, 3].mean(0)) @ world_from_cam[len(world_from_cam) // 2, :3, :3]
+    z = away.norm(dim=-1).clamp_min(1e-9)
+    places = torch.cat([away / z[:, None], 0.3 * z.log()[:, None]], 1)
+    block = torch.zeros(len(points), dtype=torch.long)
+    for _ in range(int(np.log2(count))):
+        halved = torch.zeros_like(block)
+        for b in torch.unique(block).tolist():
+            rows = (block == b).nonzero()[:, 0]
+            axis = places[rows].std(0).argmax() if len(rows) > 1 else 0
+            order = places[rows, axis].argsort()
+            halved[rows[order[len(rows) // 2 :]]] = 1
+        block = 2 * block + halved
+    return block
+
+
+def moved(
+    system: Linearised,
+    pulls: Float[Tensor, "g c"],
+    world_from_cam: Float[Tensor, "t 4 4"],
+    lens_sigma: Sequence[float],
+    *,
+    held: bool,
+    known: Float[Tensor, "t 6"] | None = None,
+) -> Moved:
+    """Cameras, focal length and points as pulls move them (a step of Gauss and Newton goes the other way).
+
+    Args:
+        lens_sigma: what is known beforehand of the lens: the log focal length and what is not modelled (0: all).
+        held: whether the centres are fixed.
+        known: (T, 6) information about the cameras from elsewhere, 1 / variance per tangent direction.
+    """
+    most = float(system.system.diagonal().max())
+    cameras = system.pulls.new_zeros(len(world_from_cam), 6) if known is None else known.clone()
+    if held:
+        cameras[:, :3] = STIFF * most
+    lens = cameras.new_tensor([sigma**-2 if sigma > 0 else STIFF * most for sigma in lens_sigma])
+    full = system.system + torch.diag(torch.cat([cameras.flatten(), lens]) + 1e-9 * most)
+    free = torch.linalg.qr(gauge(world_from_cam, held=held)).Q
+    full += float(full.diagonal()[:-LENS].median()) * free @ free.T
+    steps = torch.linalg.solve(full, pulls.T)
+    own = steps[:-LENS].view(len(world_from_cam), 6, -1)
+    rotation = world_from_cam[:, :3, :3]
+    return Moved(rotation @ own[:, :3], rotation @ own[:, 3:], steps[-LENS:], system.response @ steps)
+
+
+def doubts(
+    system: Linearised,
+    blocks: Int[Tensor, "n"],
+    world_from_cam: Float[Tensor, "t 4 4"],
+    focal_sigma: float,
+    *,
+    held: bool,
+    known: Float[Tensor, "t 6"] | None = None,
+) -> Moved:
+    """What may be off, as independent moves: every block's pull, the focal prior, and what is not modelled.
+
+    The solution is where the blocks pull at nothing but what is not modelled. How far it would move if that were free
+    counts as far as it is more than the blocks' noise, and `UNMODELLED_SHARE` times: there is more than is listed.
+    """
+    count = int(blocks.max()) + 1
+    pulls = system.pulls.new_zeros(count + 1, system.pulls.shape[1]).index_add_(0, blocks, system.pulls)
+    pulls[:count] -= pulls[:count].mean(0)
+    pulls *= (count / (count - 1)) ** 0.5
+    pulls[-1, -LENS] = 1 / focal_sigma if focal_sigma > 0 else 0.0
+    exact = (focal_sigma, *(0.0 for _ in UNMODELLED_SIGMA))
+    sampled = moved(system, pulls, world_from_cam, exact, held=held, known=known)
+    pulls[-1] = system.pulls.sum(0)
+    left_out = moved(system, pulls, world_from_cam, (focal_sigma, *UNMODELLED_SIGMA), held=held, known=known)
+    signal = float((left_out.lens[1:, -1].square() / left_out.lens[1:, :-1].square().sum(1).clamp_min(1e-20)).mean())
+    share = UNMODELLED_SHARE * max(0.0, 1 - CHANCE / max(signal, 1e-9))
+    return Moved(*(torch.cat([one, share * other[..., -1:]], -1) for one, other in zip(sampled, left_out, strict=True)))
+
+
+def gauge(world_from_cam: Float[Tensor, "t 4 4"], *, held: bool = False) -> Float[Tensor, "c 7"]:
+    """Steps of all cameras that change nothing seen: the world moved, turned and scaled (`held`: only turned)."""
+    rotation, centre = world_from_cam[:, :3, :3], world_from_cam[:, :3, 3]
+    inverse = rotation.transpose(1, 2)
+    turn = torch.cat([torch.zeros_like(rotation) if held else -inverse @ se3.hat(centre), inverse], 1)
+    shift = torch.cat([inverse, torch.zeros_like(inverse)], 1)
+    scale = torch.cat([inverse @ centre[:, :, None], torch.zeros_like(centre)[:, :, None]], 1)
+    steps = turn if held else torch.cat([turn, shift, scale], 2)
+    steps = steps.reshape(-1, steps.shape[2])
+    return torch.cat([steps, steps.new_zeros(LENS, steps.shape[1])])
+
+
+def aligned(
+    found: Moved, world_from_cam: Float[Tensor, "t 4 4"], *, scaled: bool
+) -> tuple[Float[Tensor, "t 3 g"], Float[Tensor, "t 3 g"]]:
+    """Centres and rotations as they are off after the best similarity (rigid motion unless `scaled`) of the centres."""
+    centre = world_from_cam[:, :3, 3] - world_from_cam[:, :3, 3].mean(0)
+    eye = torch.eye(3).to(centre).expand(len(centre), 3, 3)
+    parts = [eye, -se3.hat(centre), *([centre[:, :, None]] if scaled else [])]
+    away = torch.cat(parts, 2).reshape(3 * len(centre), -1)
+    flat = found.centres.reshape(len(away), -1)
+    inverse = torch.linalg.pinv(away, rtol=1e-3)
+    best = inverse @ flat
+    return (flat - away @ best).view_as(found.centres), found.turns - best[3:6]
+
+
+def depth_changes(
+    found: Moved, samples: PixelSamples, world_from_cam: Float[Tensor, "t 4 4"], points: Float[Tensor, "n 3"]
+) -> Float[Tensor, "m g"]:
+    """Change of the log depth of every sighting's point in its camera."""
+    rotation = world_from_cam[:, :3, :3]
+    forward = rotation[:, :, 2][samples.frame]
+    away = points[samples.point] - world_from_cam[samples.frame, :3, 3]
+    z = (away * forward).sum(-1).clamp_min(terms.NEAREST)
+    apart = found.points[samples.point] - found.centres[samples.frame]
+    # the viewing direction turns with the camera: d forward = turn x forward, and away . (turn x forward)
+    across = torch.linalg.cross(forward, away)
+    change = (forward[:, :, None] * apart).sum(1) + (across[:, :, None] * found.turns[samples.frame]).sum(1)
+    return change / z[:, None]
+
+
+def sizes(changes: Float[Tensor, "t 3 g"]) -> Float[Tensor, "t"]:
+    """Standard deviation per axis of what all pulls change together."""
+    return changes.square().sum(-1).mean(-1).sqrt()
+
+
+def interpolated(
+    world_from_cam: Float[Tensor, "t 4 4"], seen: Bool[np.ndarray, "t"]
+) -> tuple[Float[np.ndarray, "t"], Float[np.ndarray, "t"]]:
+    """Sigma of centre and rotation of frames without evidence: what the camera does in as many frames; 0 elsewhere."""
+    every = np.arange(len(seen))
+    gap = np.abs(every[:, None] - every[seen][None]).min(1) if seen.any() else np.full(len(seen), len(seen))
+    step = (world_from_cam[1:, :3, 3] - world_from_cam[:-1, :3, 3]).norm(dim=-1).numpy()
+    turn = se3.angle_rad(world_from_cam[:-1, :3, :3].transpose(1, 2) @ world_from_cam[1:, :3, :3]).numpy()
+    return gap * np.median(step), gap * np.median(turn)
