@@ -2,7 +2,9 @@
 
 Chained from frame to frame by a robust rotation between bearings, then refined over the whole clip by turns:
 each track's direction is the robust mean of its rays, each rotation the robust fit of its rays to the directions
-(Wahba's problem, solved by `se3.nearest_rotation`).
+(Wahba's problem, solved by `se3.nearest_rotation`). `calibrated` then finds the focal length with the rotations, one
+for the clip or one per frame (a camera that turns calibrates itself: Hartley and Zisserman, section 19.6), by
+Gauss-Newton steps in which the directions are eliminated.
 """
 
 from __future__ import annotations
@@ -112,3 +114,156 @@ def _directions(rays: Tensor, rotation: Tensor, weight: Tensor, kernel: float, s
 def _fit(rays_a: Tensor, rays_b: Tensor, weight: Tensor) -> Tensor:
     """Weighted rotation a_from_b of each batch of rays."""
     return se3.nearest_rotation((rays_a * weight[..., None]).transpose(-1, -2) @ rays_b)
+
+
+class Calibrated(NamedTuple):
+    """A turning camera with its focal length.
+
+    `turning` under that lens; `log_focal` (T,) over the focal length given; `variance` (T,) of it, for independent
+    residuals of unit weight.
+    """
+
+    turning: Turning
+    log_focal: Float[Tensor, "t"]
+    variance: Float[Tensor, "t"]
+
+
+def calibrated(
+    uv: Float[Tensor, "t n 2"],
+    weight: Float[Tensor, "t n"],
+    start: Turning,
+    intrinsics: Float[Tensor, "4"],
+    *,
+    focal_sigma: float,
+    step_sigma: Float[Tensor, "p"] | None = None,
+    kernel: float = 3.0,
+    steps: int = 30,
+) -> Calibrated:
+    """Rotations, directions and focal length of a camera that only turns.
+
+    Args:
+        focal_sigma: how far the log focal length may be from that of the intrinsics; 0 keeps it.
+        step_sigma: (T - 1,) by how much it may change from each frame to the next; None: not at all.
+        kernel: Cauchy scale in standard deviations.
+    """
+    unseen = start.direction.norm(dim=-1, keepdim=True) < 0.5
+    direction = torch.where(unseen, start.direction.new_tensor([0.0, 0.0, 1.0]), start.direction)
+    fit = _Fit(start.rotation, direction, uv.new_zeros(len(uv)))
+    problem = _Problem(uv, weight, intrinsics, _precision(len(uv), focal_sigma, step_sigma).to(uv), kernel)
+    damping, cost = 1e-4, problem.cost(fit)
+    for _ in range(steps):
+        trial = problem.step(fit, damping)[0]
+        value = problem.cost(trial)
+        if not value < cost:
+            damping *= 10
+            continue
+        done = float(1 - value / cost) < 1e-5
+        fit, cost, damping = trial, value, max(damping / 5, 1e-7)
+        if done:
+            break
+    first = fit.rotation[0].T
+    found = Turning(first @ fit.rotation, fit.direction @ fit.rotation[0], problem.residual_px(fit))
+    return Calibrated(found, fit.log_focal, problem.step(fit, 0.0)[1])
+
+
+def _precision(count: int, sigma: float, step_sigma: Tensor | None) -> Float[Tensor, "t t"]:
+    """Information about the log focal lengths before any residual: near zero, and steady."""
+    eye = torch.eye(count, dtype=torch.float64)
+    difference = eye[1:] - eye[:-1]
+    steady = torch.full((count - 1,), 1e-6, dtype=torch.float64) if step_sigma is None else step_sigma.double()
+    return difference.T @ (difference / steady[:, None] ** 2) + eye / max(sigma, 1e-6) ** 2 / count
+
+
+class _Fit(NamedTuple):
+    rotation: Float[Tensor, "t 3 3"]
+    direction: Float[Tensor, "n 3"]
+    log_focal: Float[Tensor, "t"]
+
+
+class _Linear(NamedTuple):
+    """Pixel errors (T, N, 2), their derivative by rotation and log focal (T, N, 2, 4) and by two directions across
+    each track's own (T, N, 2, 2), and those (N, 3, 2)."""
+
+    error: Tensor
+    by_camera: Tensor
+    by_direction: Tensor
+    across: Tensor
+
+
+class _Problem(NamedTuple):
+    """A turning camera under tracks: costs, and Gauss-Newton steps in which the directions are eliminated."""
+
+    uv: Float[Tensor, "t n 2"]
+    weight: Float[Tensor, "t n"]
+    intrinsics: Float[Tensor, "4"]
+    precision: Float[Tensor, "t t"]
+    kernel: float
+
+    def cost(self, fit: _Fit) -> Tensor:
+        square = self.residual_px(fit).square() * self.weight / self.kernel**2
+        return self.kernel**2 * torch.log1p(square).sum() + fit.log_focal @ self.precision @ fit.log_focal
+
+    def residual_px(self, fit: _Fit) -> Float[Tensor, "t n"]:
+        ray = fit.direction @ fit.rotation
+        error = (self._xy(ray) * self._focal(fit) + self.intrinsics[2:] - self.uv).norm(dim=-1)
+        return torch.where((ray[..., 2] > 1e-3) | (self.weight == 0), error, torch.full_like(error, 1e4))
+
+    def step(self, fit: _Fit, damping: float) -> tuple[_Fit, Float[Tensor, "t"]]:
+        """The fit after a damped step, and the variance of the log focal lengths where nothing was damped."""
+        size, linear = 4 * len(self.uv), self._linear(fit)
+        w = self.weight / (1 + linear.error.square().sum(-1) * self.weight / self.kernel**2)
+        heavy = linear.by_camera * w[..., None, None]
+        cross = torch.einsum("tnia,tnil->tanl", heavy, linear.by_direction).reshape(size, -1, 2)
+        inner = torch.einsum("tnil,tnim,tn->nlm", linear.by_direction, linear.by_direction, w)
+        scale = (damping + 1e-9) * inner.diagonal(dim1=-2, dim2=-1).mean() + 1e-12
+        inner = inner + scale * torch.eye(2, dtype=inner.dtype)
+        slope_across = torch.einsum("tnil,tni,tn->nl", linear.by_direction, linear.error, w)
+        solved = torch.einsum("anl,nlm->anm", cross, torch.linalg.inv(inner))
+        normal = torch.block_diag(*torch.einsum("tnia,tnib->tab", heavy, linear.by_camera))
+        normal -= solved.reshape(size, -1) @ cross.reshape(size, -1).T
+        slope = torch.einsum("tnia,tni->ta", heavy, linear.error).reshape(-1)
+        slope -= torch.einsum("anm,nm->a", solved, slope_across)
+        # damped before the prior comes in: a stiff one would hold back what all frames have in common
+        normal += torch.diag((damping + 1e-12) * normal.diagonal() + 1e-9)
+        at = torch.arange(3, size, 4)
+        normal[at[:, None], at] += self.precision
+        slope[at] += self.precision @ fit.log_focal
+        normal[:3, :3] += 1e12 * torch.eye(3, dtype=normal.dtype)
+        step = torch.linalg.solve(normal, -slope)
+        aside = torch.linalg.solve(inner, (slope_across + torch.einsum("anm,a->nm", cross, step))[..., None])
+        variance = torch.linalg.inv(normal).diagonal()[3::4] if damping == 0 else torch.zeros_like(fit.log_focal)
+        return _moved(fit, step.reshape(-1, 4), -(linear.across @ aside)[..., 0]), variance
+
+    def _linear(self, fit: _Fit) -> _Linear:
+        ray, focal = fit.direction @ fit.rotation, self._focal(fit)
+        xy = self._xy(ray)
+        eye = torch.eye(2, dtype=xy.dtype).expand(*xy.shape, 2)
+        along = torch.cat([eye, -xy[..., None]], -1) * focal[..., None] / ray[..., 2, None, None].clamp_min(1e-3)
+        along = torch.where(ray[..., 2, None, None] > 1e-3, along, torch.zeros_like(along))
+        across = _across(fit.direction)
+        by_camera = torch.cat([along @ se3.hat(ray), (xy * focal)[..., None]], -1)
+        by_direction = torch.einsum("tnij,tkj,nkl->tnil", along, fit.rotation, across)
+        return _Linear(xy * focal + self.intrinsics[2:] - self.uv, by_camera, by_direction, across)
+
+    def _xy(self, ray: Tensor) -> Tensor:
+        return ray[..., :2] / ray[..., 2:].clamp_min(1e-3)
+
+    def _focal(self, fit: _Fit) -> Tensor:
+        return self.intrinsics[:2] * fit.log_focal.exp()[:, None, None]
+
+
+def _moved(fit: _Fit, step: Float[Tensor, "t 4"], aside: Float[Tensor, "n 3"]) -> _Fit:
+    direction = fit.direction + aside
+    return _Fit(
+        fit.rotation @ se3.so3_exp(step[:, :3]),
+        direction / direction.norm(dim=-1, keepdim=True),
+        fit.log_focal + step[:, 3],
+    )
+
+
+def _across(direction: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 2"]:
+    """Two directions across each of the given ones."""
+    axis = torch.eye(3, dtype=direction.dtype)[direction.abs().argmin(-1)]
+    first = torch.linalg.cross(direction, axis)
+    first = first / first.norm(dim=-1, keepdim=True)
+    return torch.stack([first, torch.linalg.cross(direction, first)], -1)

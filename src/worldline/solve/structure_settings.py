@@ -31,8 +31,6 @@ class StructureSettings:
     """Independent sightings that a solve is worth: errors along a track and of the lens go together."""
     min_parallax_rad: float = 0.012
     """Half of it is the least median angle between the rays of a pair to start from; five times it is wide."""
-    parallax_share: float = 0.15
-    """Share of the tracks that must need translation."""
     ground_worth: float = 0.3
     """What it is worth, in log squared residuals, that the bottom of the image is nearer (times the correlation)."""
     lens_tracks: int = 5000

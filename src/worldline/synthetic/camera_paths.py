@@ -11,7 +11,7 @@ from worldline.errors import InputError
 
 Motions = Float[np.ndarray, "t 4 4"]
 Vector = tuple[float, float, float]
-PATHS = ("handheld", "dolly", "orbit", "rotate", "static", "zoom")
+PATHS = ("handheld", "dolly", "orbit", "rotate", "static", "zoom", "pause", "return", "slide")
 
 
 def camera_path(
@@ -31,6 +31,9 @@ def camera_path(
         "rotate": lambda: _rotate(share, start, aim),
         "static": lambda: look_at(np.repeat(start[None], len(share), 0), aim),
         "zoom": lambda: look_at(np.repeat(start[None], len(share), 0), aim),
+        "pause": lambda: _pause(share, start, aim, travel_m),
+        "return": lambda: _return(share, start, aim, travel_m),
+        "slide": lambda: _slide(share, start, aim, travel_m),
     }
     if kind not in build:
         raise InputError(f"there is no camera path {kind!r}; choose one of {', '.join(PATHS)}.")
@@ -100,6 +103,26 @@ def _rotate(share: np.ndarray, eye: np.ndarray, aim: np.ndarray) -> np.ndarray:
     eyes = np.repeat(eye[None], len(share), 0)
     lift = np.array([0, 0, 0.3]) * np.sin(2 * np.pi * share)[:, None]
     return look_at(eyes, aim + reach * (side * (2 * share[:, None] - 1) + lift))
+
+
+def _pause(share: np.ndarray, eye: np.ndarray, aim: np.ndarray, travel: float) -> np.ndarray:
+    """Stands still for the first 40 per cent, then goes off."""
+    return _dolly(np.clip((share - 0.4) / 0.6, 0, 1), eye, aim, travel)
+
+
+def _return(share: np.ndarray, eye: np.ndarray, aim: np.ndarray, travel: float) -> np.ndarray:
+    """Aside, turned away from where it looked, and back to where it began."""
+    ahead, side = _axes(eye, aim)
+    reach = np.sin(np.pi * share)[:, None] ** 2
+    eyes = eye + 0.5 * travel * reach * (0.9 * side + 0.3 * ahead)
+    return look_at(eyes, aim + 0.9 * np.linalg.norm(aim - eye) * reach * side)
+
+
+def _slide(share: np.ndarray, eye: np.ndarray, aim: np.ndarray, travel: float) -> np.ndarray:
+    """Straight aside without turning."""
+    _, side = _axes(eye, aim)
+    eyes = eye + travel * share[:, None] * side
+    return look_at(eyes, aim + travel * share[:, None] * side)
 
 
 def _axes(eye: np.ndarray, aim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -91,6 +91,22 @@ def tumbling_box(
     return [Part(Shape.BOX, material, np.full(3, half_m), affine(linear, arm @ yaw.T + start), moving)]
 
 
+def companion(
+    times_s: Times,
+    material: Material,
+    ground_from_cam: Float[np.ndarray, "t 4 4"],
+    *,
+    distance_m: float = 1.1,
+    half_m: Vector = (0.42, 0.16, 0.38),
+    moving: int = 4,
+) -> list[Part]:
+    """A box that keeps its place before the camera but for a sway, as a subject does that is followed."""
+    sway = np.stack([np.sin(2.1 * times_s), 0.6 * np.sin(3.3 * times_s + 1), 0.8 * np.sin(1.4 * times_s)], -1)
+    level = affine(turn(0, np.array([-np.pi / 2]))[0] @ turn(2, 0.12 * sway[:, 0]) * half_m, np.zeros(3))
+    place = ground_from_cam @ affine(np.eye(3), np.array([0.0, 0.1, distance_m]) + 0.04 * sway)
+    return [Part(Shape.BOX, material, np.array(half_m), place @ level, moving)]
+
+
 def walker(
     times_s: Times,
     cloth: Material,

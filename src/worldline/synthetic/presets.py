@@ -12,7 +12,7 @@ from worldline.synthetic.materials import Material
 from worldline.synthetic.movers import Vector, at_rest
 from worldline.synthetic.world import Light, Part, Shape, World
 
-KINDS = ("room", "outdoor")
+KINDS = ("room", "outdoor", "wall")
 
 
 def tiny_world(
@@ -49,6 +49,8 @@ def build(
     travel_m: float = 0.6,
     fov_deg: float = 62.0,
     with_movers: bool = True,
+    zoom: float = 1.0,
+    subject: bool = False,
 ) -> World:
     """A world of one of KINDS seen along one of camera_paths.PATHS.
 
@@ -56,6 +58,8 @@ def build(
         kind, path: names. seed: of layout, textures and hand.
         frames, size (width, height), fps, fov_deg: of the clip; travel_m: about how far the camera goes.
         with_movers: whether anything moves but the camera.
+        zoom: last focal length over the first; a path "zoom" that is not told otherwise reaches 1.4.
+        subject: whether something that fills half of the picture goes ahead of the camera, which follows it.
 
     Raises:
         InputError: no path or world of that name.
@@ -65,18 +69,22 @@ def build(
         parts, light, eye, aim = room(times, seed, with_movers=with_movers)
     elif kind == "outdoor":
         parts, light, eye, aim = outdoor(times, seed, with_movers=with_movers)
+    elif kind == "wall":
+        parts, light, eye, aim = wall(times, seed, with_movers=with_movers)
     else:
         raise InputError(f"there is no world {kind!r}; choose one of {', '.join(KINDS)}.")
     motions = camera_path(path, times, eye, aim, travel_m=travel_m, seed=seed)
     name = f"{kind}-{path}-{seed}"
-    return World(name, times, _lens(path, fov_deg, size, frames), motions, tuple(parts), light, kind == "outdoor", seed)
+    lens = _lens(1.4 if path == "zoom" and zoom == 1 else zoom, fov_deg, size, frames)
+    parts += movers.companion(times, looks.TOY, motions) if subject else []
+    return World(name, times, lens, motions, tuple(parts), light, kind == "outdoor", seed)
 
 
-def _lens(path: str, fov_deg: float, size: tuple[int, int], frames: int) -> Camera:
+def _lens(zoom: float, fov_deg: float, size: tuple[int, int], frames: int) -> Camera:
     camera = Camera.from_fov_deg(fov_deg, *size)
-    if path != "zoom":
+    if zoom == 1:
         return camera
-    factor = np.linspace(1.0, 1.4, frames)[:, None] ** [1, 1, 0, 0]
+    factor = np.linspace(1.0, zoom, frames)[:, None] ** [1, 1, 0, 0]
     return Camera(camera.intrinsics * factor, *size)
 
 
@@ -227,6 +235,16 @@ def outdoor(times_s: np.ndarray, seed: int, *, with_movers: bool = True) -> Layo
         parts += movers.tumbling_box(times_s, looks.TOY, (1.5, 3.4, 0.0), 150.0, half_m=0.25)
     light = Light((-22.0, -14.0, 34.0), (0.0, 8.0, 0.0), radius_m=0.8, strength=0.75, ambient=0.5)
     return parts, light, (0.1, -0.6, 1.5), (0.15, 5.0, 0.9)
+
+
+def wall(times_s: np.ndarray, seed: int, *, with_movers: bool = True) -> Layout:
+    """A single plane, seen at a slant: parts, light, where the camera starts and looks."""
+    up = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
+    slant = movers.turn(2, np.radians([25.0]))[0] @ up @ np.diag([40.0, 30.0, 1.0])
+    plane = Part(Shape.QUAD, looks.BRICK, np.array([40.0, 30.0, 1.0]), movers.affine(slant, np.array([0.0, 3.0, 0.0])))
+    moving = movers.tumbling_box(times_s, looks.TOY, (-0.5, 1.6, 0.6), 10.0, half_m=0.15) if with_movers else []
+    light = Light((-0.6, -2.9, 4.6), (0.2, 0.6, 0.0), radius_m=0.30, strength=0.72, ambient=0.52)
+    return [plane, *moving], light, (-0.55, -2.25, 1.45), (0.10, 1.2, 0.85)
 
 
 def _tree(x: float, y: float, random: np.random.Generator) -> list[Part]:
