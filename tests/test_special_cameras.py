@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from worldline.cues import observe
+from worldline.cues.camera import selfcal
 from worldline.geometry import se3, sim3
-from worldline.scene.observations import PixelTracks
+from worldline.scene.observations import Observations, PixelTracks
+from worldline.scene.video import Video
 from worldline.solve import rotation
 from worldline.solve.structure import RigidStructure, rigid_structure
 from worldline.solve.structure_settings import StructureSettings
@@ -152,6 +155,25 @@ def test_a_camera_that_returns_comes_back_to_where_it_was():
     assert found.motion == "general"
     assert path_error(world, found) < 0.01
     assert np.linalg.norm(centres[-1]) < 0.02 * np.linalg.norm(centres, axis=1).max()
+
+
+@pytest.mark.parametrize("path", ["rotate", "handheld"])
+def test_a_recorded_focal_length_is_refined_by_the_images_within_its_doubt(path):
+    world = clip(path)
+    true = float(world.camera.intrinsics[0])
+    found = rigid_structure(seen(world), *SIZE, focal_px=1.06 * true, focal_sigma=0.05, settings=FEW)
+    assert abs(np.log(found.intrinsics[0] / true)) < 0.03  # was off by six
+    assert 0 < found.focal_sigma < 0.05
+
+
+def test_a_zoom_is_said_with_its_factor_and_its_times():
+    world, _ = solved("rotate", zoom=1.5)
+    video = Video(np.zeros((len(world), SIZE[1], SIZE[0], 3), np.uint8), world.times_s, "zoom")
+    config = selfcal.Config(FEW)
+    observed = observe(video, needs=("camera",), given=Observations(tracks=seen(world)), camera=config)
+    assert observed.camera is not None
+    assert observed.camera.camera.per_frame
+    assert any("zoom in by a factor of 1.5" in note and "0.0 s to 1.3 s" in note for note in observed.notes)
 
 
 def test_calibration_by_turning_finds_a_focal_length_far_from_the_start():

@@ -29,7 +29,7 @@ RARE = 3.0
 """Log of the odds against a lens that zooms, before anything is seen."""
 INDEPENDENT_SIGHTINGS = 150
 """What tracks are worth against what is believed of a lens."""
-NOTICEABLE = 0.05
+NOTICEABLE = 0.08
 """A change of the log focal length that is worth mentioning; lenses that focus change it by a little."""
 
 

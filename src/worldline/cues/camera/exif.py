@@ -1,7 +1,8 @@
 """The camera from what the file knows: a focal length from EXIF data, from the user, or a typical one.
 
-A recorded focal length is trusted to five per cent (lens data are rounded, video modes crop the sensor); one that
-was stated by the user is kept exactly. Without either the longer side is taken to span 60 degrees, which is a guess.
+A recorded focal length is trusted to five per cent (lens data are rounded, video modes crop the sensor), and what the
+images say beyond that refines it; one that was stated by the user is kept exactly. Without either the longer side is
+taken to span 60 degrees, which is a guess.
 """
 
 from __future__ import annotations
@@ -47,12 +48,19 @@ class RecordedCamera:
         if not 0 < float(focal) < float("inf"):
             raise InputError(f"a focal length of {focal} px is impossible; give a positive one with --focal.")
         sigma = float(facts.get("focal_sigma", self.config.recorded_sigma))
-        return CameraPrior(Camera.from_focal(float(focal), video.width, video.height), sigma, Source("camera/exif"))
+        source = Source("camera/exif", notes=_recorded(float(focal), sigma))
+        return CameraPrior(Camera.from_focal(float(focal), video.width, video.height), sigma, source)
 
 
 def build(config: Config) -> RecordedCamera:
     """The cue with these settings."""
     return RecordedCamera(config)
+
+
+def _recorded(focal_px: float, sigma: float) -> tuple[str, ...]:
+    if sigma == 0:
+        return ()
+    return (f"the focal length that is recorded ({focal_px:.0f} px) is taken to be right within {100 * sigma:.0f} %.",)
 
 
 def _typical(config: Config, video: Video) -> CameraPrior:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from jaxtyping import Float
+
 from worldline.cues.rigid_scene import ESTIMATED, camera_motion_of, rigid_scene
 from worldline.geometry.camera import Camera
 from worldline.scene.journal import Journal
@@ -21,6 +24,16 @@ NOTES = {
     "a field of view of 60 degrees is assumed.",
     "turning": "the camera only turns (or sees a single plane), so the depth of the static scene cannot be seen.",
 }
+
+HARDLY_SEEN = (
+    "the focal length is hardly seen in this clip; if you know it, give it (--focal, --fov or --intrinsics), since "
+    "depth along the view stretches with it."
+)
+
+UNKNOWN_SCALE = "how far the camera turns and how wide it sees cannot be told apart; the focal length is a guess."
+
+UNSURE = 0.1
+"""Relative sigma of a focal length from which it is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +53,9 @@ class SelfCalibration:
     def __call__(self, video: Video, observed: Observations, journal: Journal) -> Observations:
         """The focal length, and the poses of all frames."""
         scene = rigid_scene(video, observed, journal, self.config.structure)
-        source = Source(ESTIMATED, notes=_notes(scene))
-        camera = Camera(scene.intrinsics, video.width, video.height)
+        source = Source(ESTIMATED, notes=_notes(scene, video.times_s))
+        intrinsics = scene.intrinsics_per_frame if scene.zooms else scene.intrinsics
+        camera = Camera(intrinsics, video.width, video.height, scene.distortion)
         return Observations(
             camera=CameraPrior(camera, scene.focal_sigma, source), camera_motion=camera_motion_of(scene)
         )
@@ -52,8 +66,23 @@ def build(config: Config) -> SelfCalibration:
     return SelfCalibration(config)
 
 
-def _notes(scene: RigidStructure) -> tuple[str, ...]:
+def _notes(scene: RigidStructure, times_s: Float[np.ndarray, "t"]) -> tuple[str, ...]:
     lost = int((~scene.solved).sum())
     motion = (NOTES[scene.motion],) if scene.motion in NOTES else ()
     frames = (f"the camera of {lost} of {len(scene.solved)} frames is only interpolated.",) if lost else ()
-    return motion + frames
+    unsure = scene.motion != "static" and scene.focal_sigma > UNSURE
+    focal = ((HARDLY_SEEN if scene.parallax else UNKNOWN_SCALE),) if unsure else ()
+    return motion + _about_zoom(scene, times_s) + focal + frames
+
+
+def _about_zoom(scene: RigidStructure, times_s: Float[np.ndarray, "t"]) -> tuple[str, ...]:
+    """From when to when the focal length changes, and by how much."""
+    if not scene.zooms:
+        return ()
+    low, high = sorted((int(scene.zoom.argmin()), int(scene.zoom.argmax())))
+    factor = scene.zoom[high] / scene.zoom[low]
+    way = "in" if factor > 1 else "out"
+    return (
+        f"the lens seems to zoom {way} by a factor of {max(factor, 1 / factor):.2f} from {times_s[low]:.1f} s to "
+        f"{times_s[high]:.1f} s, so every frame has its own focal length.",
+    )
