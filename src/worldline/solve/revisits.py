@@ -36,7 +36,7 @@ OVERLAP = 0.35
 MOST_PAIRS = 16
 INLIERS = 24
 """Least matches of a pair that agree with one rigid motion."""
-MORE_MISFIT = 0.1
+MORE_MISFIT = 0.3
 """Rise of the log misfit of the ordinary tracks up to which a closed path is believed."""
 
 
