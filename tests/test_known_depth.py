@@ -144,6 +144,12 @@ def test_a_folder_of_colour_alone_and_a_file_have_no_depth_beside(tmp_path):
         find_depth(tmp_path / "empty")
 
 
+def test_pictures_of_depth_are_not_taken_for_depth(tmp_path):
+    colour(tmp_path / "rgb" / "0.png")
+    colour(tmp_path / "depth" / "0.png")
+    assert find_beside(tmp_path) is None
+
+
 def wrong_depth(kind: str, folder: Path) -> None:
     file = folder / "frame-000001.depth.png"
     if kind == "eight bits":
@@ -225,7 +231,9 @@ def test_depth_in_the_view_of_colour_stays_as_it_is(tmp_path):
 
 def test_without_edges_nothing_is_said_about_the_alignment():
     flat = np.full((120, 160), 2.0, np.float32)
-    assert find_alignment([flat] * 8, [np.zeros((120, 160, 3), np.uint8)] * 8) is None
+    black = [np.zeros((180, 240, 3), np.uint8)] * 8
+    assert find_alignment([flat] * 8, [image[:120, :160] for image in black]) is None
+    assert find_alignment([boxes(n, APART)[0] for n in range(8)], black) is None
 
 
 def test_the_nearest_surface_hides_what_is_behind_it():
@@ -294,6 +302,14 @@ def test_all_that_is_known_comes_together_and_is_said(tmp_path):
     assert observed.camera_motion.valid.all() and observed.moving.known.sum() == 1 and len(observed.lengths.frame) == 1
     for name in ("k.txt", "poses.txt", "masks", "clip", "length"):
         assert any(name in note for note in observed.notes), name
+
+
+def test_depth_that_was_found_but_cannot_be_used_can_be_left_alone(tmp_path):
+    source = seven_scenes(tmp_path)
+    wrong_depth("damaged", source)
+    with pytest.raises(FormatError, match="--rgb-only"):
+        observations(Known(), read_video(source), source=source)
+    assert observations(Known(rgb_only=True), read_video(source), source=source) is None
 
 
 def test_nothing_known_is_none_and_recorded_poses_are_not_used_unasked(tmp_path):

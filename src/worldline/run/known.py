@@ -208,8 +208,14 @@ def _doubted(camera: CameraPrior | None, sensor: SensorDepth | None, known: Know
 
 
 def _depth(known: Known, video: Video, source: Path | None) -> SensorDepth | None:
-    found = find_depth(known.depth) if known.depth is not None else _depth_beside(known, source)
-    return None if found is None else read_depth(found, video, _depth_settings(known))
+    if known.depth is not None:
+        return read_depth(find_depth(known.depth), video, _depth_settings(known))
+    found = _depth_beside(known, source)
+    try:
+        return None if found is None else read_depth(found, video, _depth_settings(known))
+    except InputError as error:
+        sentence = f"{str(error).removesuffix('.')}; or leave the depth of this folder alone with --rgb-only."
+        raise type(error)(sentence) from error
 
 
 def _depth_beside(known: Known, source: Path | None) -> DepthFiles | None:

@@ -23,6 +23,7 @@ _JUMP = 0.08
 _MOST_EDGES = 1500
 _FEWEST_EDGES = 500
 _COARSE = 6
+_FAINTEST = 0.05
 _AGREEMENT_SHARE = 0.01
 _BLUR_SHARE = 1 / 250
 _STEP_SHARE = 0.003
@@ -82,6 +83,8 @@ def find_alignment(
     if apart > _AGREEMENT_SHARE * width:
         return None
     whole = _refined(evidence, found[0])
+    if _score(whole, evidence) < _FAINTEST:
+        return None
     better = min(_score(found[i], halves[1 - i]) / _score(_NONE, halves[1 - i]) for i in (0, 1))
     return Alignment(whole.scale, whole.shift_px, whole.parallax, float(better))
 

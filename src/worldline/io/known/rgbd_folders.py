@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from worldline.errors import FormatError, InputError
 from worldline.io.image_folders import natural_key
 from worldline.io.known.clip_frames import stamp_s
@@ -43,16 +45,30 @@ class DepthFiles:
 
 
 def find_beside(source: Path) -> DepthFiles | None:
-    """The depth images that belong to a folder of colour images, if it has any: listed, in a subfolder, or beside."""
+    """The depth images that belong to a folder of colour images, if it has any: listed, in a subfolder, or beside.
+
+    Images of 8 bits are pictures of depth, not depth, and do not count.
+    """
     if not source.is_dir():
         return None
     if (source / _LIST).is_file() and (source / "rgb").is_dir():
         return _listed(source)
     beside = _depth_files(source, named=True)
-    if beside:
+    if _is_measured(beside):
         return DepthFiles(source, beside, "colour and depth side by side")
     folders = [source / name for name in _DEPTH_FOLDERS if (source / name).is_dir()]
-    return next((found for found in map(_in_folder, folders) if found.files), None)
+    return next((found for found in map(_in_folder, folders) if _is_measured(found.files)), None)
+
+
+def _is_measured(files: tuple[Path, ...]) -> bool:
+    """Whether there are files, and the first is not an ordinary picture of 8 bits."""
+    if not files or files[0].suffix.lower() == ".npy":
+        return bool(files)
+    try:
+        with Image.open(files[0]) as image:
+            return image.mode.startswith("I") or image.mode == "F"
+    except (OSError, ValueError, SyntaxError):
+        return True  # damaged: it is told when it is read
 
 
 def find_depth(folder: Path) -> DepthFiles:
