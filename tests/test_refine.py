@@ -185,6 +185,17 @@ def test_measured_depth_with_holes_gives_metres_and_better_depth():
     assert evaluate(after, truth(), protocol="metric").metrics["track_epe_median_static_m"] < 0.1
 
 
+def test_depth_without_a_unit_is_brought_to_the_scene():
+    before = unscaled()
+    relative = replace(sensor(), depth_z=17 * sensor().depth_z, metric=False)
+    after = refine(before, Observations(depth=relative))
+    assert not after.metric
+    known = before.valid & (before.moving == 0)
+    assert np.median(after.depth_z[known] / before.depth_z[known]) == pytest.approx(1, abs=0.01)
+    elsewhere = replace(relative, depth_z=np.zeros_like(relative.depth_z))
+    assert any("no static pixel" in note for note in refine(before, Observations(depth=elsewhere)).notes)
+
+
 def test_a_wrong_unit_of_depth_is_told_beside_poses():
     millimetres = replace(sensor(), depth_z=1000 * sensor().depth_z)
     after = refine(

@@ -173,20 +173,29 @@ def _map_part(scene: Scene, truth: Scene, pairs: FramePairs, rules: Protocol) ->
     if scene.metric and truth.metric and rules.depth_alignment != "none":
         raw = depth.scores(depth_z, true_z, where["all"], depth.align(depth_z, true_z, fit_on, name="none"))
         metrics["depth_abs_rel_unaligned"] = raw.abs_rel
-    metrics |= _depth_in_sigma(scene, frames, np.stack([found.apply(z, i) for i, z in enumerate(depth_z)]), true_z,
-                               (depth_z > 0) & (true_z > 0), where["moving"])  # fmt: skip
+    metrics |= _depth_in_sigma(scene, frames, depth_z, true_z, found, where["moving"])
     return _Part(metrics, {"depth": f"{found.name}, found on {rules.depth_fit_on} pixels"})
 
 
 def _depth_in_sigma(
-    scene: Scene, frames: list[int], aligned_z: np.ndarray, true_z: np.ndarray, known: np.ndarray, moving: np.ndarray
+    scene: Scene,
+    frames: list[int],
+    depth_z: np.ndarray,
+    true_z: np.ndarray,
+    alignment: depth.DepthAlignment,
+    moving: np.ndarray,
 ) -> dict[str, float]:
     """Calibration of the depth of compared frames, on an even choice of the pixels that are known on both sides."""
-    chosen = np.flatnonzero(known)
-    chosen = chosen[:: max(1, len(chosen) // _CALIBRATION_PIXELS)]
-    sigma = np.stack([np.asarray(scene.depth_sigma[f]) for f in frames]).reshape(-1)[chosen].astype(np.float64)
-    log_error = np.log(aligned_z.reshape(-1)[chosen].astype(np.float64) / true_z.reshape(-1)[chosen])
-    found = calibration.depth_calibration(log_error, sigma, moving.reshape(-1)[chosen])
+    step = max(1, depth_z.size // _CALIBRATION_PIXELS)
+    rows = []
+    for i, frame in enumerate(frames):
+        chosen = np.flatnonzero((depth_z[i] > 0) & (true_z[i] > 0))[::step]
+        aligned = alignment.apply(depth_z[i].astype(np.float64), i).reshape(-1)[chosen]
+        log_error = np.log(aligned / true_z[i].reshape(-1)[chosen])
+        sigma = np.asarray(scene.depth_sigma[frame]).reshape(-1)[chosen].astype(np.float64)
+        rows.append((log_error, sigma, moving[i].reshape(-1)[chosen]))
+    log_error, sigma, moves = (np.concatenate(column) for column in zip(*rows, strict=True))
+    found = calibration.depth_calibration(log_error, sigma, moves)
     return {
         "depth_error_in_sigma_static": found.static,
         "depth_error_in_sigma_moving": found.moving,

@@ -23,12 +23,12 @@ from worldline.run.reconstruction import FRAME_FACTS, Finished, Product, make_pr
 from worldline.run.refining.adjustment import Adjusted, Refining, adjust
 from worldline.run.refining.carrying import carried
 from worldline.run.refining.maps import with_depth, with_masks
-from worldline.run.refining.similarity import Anchoring, anchor, moved
+from worldline.run.refining.similarity import Anchoring, anchor, log_depth_ratio, moved
 from worldline.run.run_record import run_record
 from worldline.run.stage_log import log_text
 from worldline.scene.atomic import write_whole
 from worldline.scene.journal import Journal, Progress, content_key, file_key
-from worldline.scene.observations import Observations
+from worldline.scene.observations import DepthMaps, Observations
 from worldline.scene.scene import Scene, Step
 from worldline.scene.store import load, save
 from worldline.scene.video import Video
@@ -79,9 +79,8 @@ def refine(
         work = _adjusted(work, observed, settings or Refining())
     elif observed.camera is not None:
         work = replace(work, notes=(*work.notes, "a given camera only counts in the joint stage; it was left out."))
-    if observed.depth is not None and work.scene.metric and observed.depth.metric:
-        step = Step("refine depth", {}, {"from": observed.depth.source.name})
-        work = work.after(with_depth(work.scene, observed.depth), step)
+    if observed.depth is not None:
+        work = _measured(work, observed.depth)
     done = work.scene
     notes = tuple(dict.fromkeys((*scene.notes, *observed.notes, *work.notes)))
     return replace(done, history=(*scene.history, *work.steps), notes=notes)
@@ -169,6 +168,18 @@ def _check(scene: Scene, observed: Observations, stages: str) -> None:
         raise InputError("the given camera is for images of another size than the scene's; use camera.resized first.")
     if given is not None and given.per_frame and len(given.intrinsics) != len(scene):
         raise InputError(f"the given camera is for {len(given.intrinsics)} frames, the scene has {len(scene)}.")
+
+
+def _measured(work: _Work, depth: DepthMaps) -> _Work:
+    """The depth given fused with that of the scene; one without a unit is brought to the scene's first."""
+    log_ratio = log_depth_ratio(work.scene, depth)
+    if log_ratio is None:
+        sentence = "the given depth shares no static pixel with the scene's, so it was left out; check that it belongs."
+        return replace(work, notes=(*work.notes, sentence))
+    if not (depth.metric and work.scene.metric):
+        depth = replace(depth, depth_z=depth.depth_z * np.float32(np.exp(-log_ratio)))
+    step = Step("refine depth", {}, {"from": depth.source.name, "scale": round(float(np.exp(log_ratio)), 6)})
+    return work.after(with_depth(work.scene, depth), step)
 
 
 def _has_joint_terms(observed: Observations) -> bool:

@@ -99,6 +99,12 @@ def length_scale(scene: Scene, lengths: KnownLengths) -> LengthScale | None:
     return scale_from(lengths, uv, depth_z, sigma, reference)
 
 
+def log_depth_ratio(scene: Scene, depth: DepthMaps) -> float | None:
+    """Median over frames of the log of given over reconstructed depth; None where no static pixel has both."""
+    known = _log_ratios(scene, depth)
+    return float(np.median(known)) if len(known) else None
+
+
 def moved(scene: Scene, known_from_scene: Sim3) -> Scene:
     """The same scene in another world and unit: cameras, depth, tracks, points, flow and their uncertainties."""
     scale = float(known_from_scene.scale)
@@ -137,13 +143,17 @@ def _of_depth(scene: Scene, depth: DepthMaps | None) -> Scale | None:
     """The median over frames of the median log ratio over static pixels; as uncertain as the frames scatter."""
     if depth is None or not depth.metric:
         return None
-    known = np.array([_frame_log_ratio(scene, depth, t) for t in range(len(scene))])
-    known = known[np.isfinite(known)]
+    known = _log_ratios(scene, depth)
     if not len(known):
         return None
     middle = float(np.median(known))
     scatter = 1.4826 * float(np.median(np.abs(known - middle))) / len(known) ** 0.5
     return Scale(middle, max(scatter, DEPTH_DOUBT), "the given depth", depth.source.name)
+
+
+def _log_ratios(scene: Scene, depth: DepthMaps) -> Float[np.ndarray, "k"]:
+    known = np.array([_frame_log_ratio(scene, depth, t) for t in range(len(scene))])
+    return known[np.isfinite(known)]
 
 
 def _frame_log_ratio(scene: Scene, depth: DepthMaps, frame: int) -> float:
