@@ -10,12 +10,16 @@ import torch
 from worldline import synthetic
 from worldline.cues.camera import selfcal
 from worldline.cues.edge_aware import BilateralGrid, guided
+from worldline.cues.identities import IdentitySettings, identities
+from worldline.cues.motion_evidence import EvidenceSettings, frame_evidence
 from worldline.cues.moving import rigid
 from worldline.cues.parallax import FlowChain, Sightings, static_hypothesis
 from worldline.cues.rigid_scene import rigid_scene
+from worldline.cues.surface_memory import MemorySettings, remembered
 from worldline.geometry.camera import distort
 from worldline.scene.journal import Journal
-from worldline.scene.observations import CameraMotion, CameraPrior, Observations, Source
+from worldline.scene.observations import CameraMotion, CameraPrior, MovingMasks, Observations, Source
+from worldline.solve.structure import RigidStructure
 
 
 def world(path: str, *, movers: bool) -> tuple[synthetic.Rendered, Observations]:
@@ -27,7 +31,8 @@ def world(path: str, *, movers: bool) -> tuple[synthetic.Rendered, Observations]
 
 
 def masks(rendered: synthetic.Rendered, observed: Observations) -> np.ndarray:
-    return rigid.build(rigid.Config(offsets=(1, 2, 3)))(rendered.video, observed, Journal("test")).ids
+    config = rigid.Config(evidence=EvidenceSettings(offsets=(1, 2, 3)))
+    return rigid.build(config)(rendered.video, observed, Journal("test")).ids
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +139,91 @@ def test_the_guided_filter_keeps_constants_and_edges_of_its_guide() -> None:
     smooth = guided(guide, noisy, radius=3, edge=0.05)
     assert abs(smooth[:, 14].mean()) < 0.1 and abs(smooth[:, 15].mean() - 1) < 0.1
     assert smooth[5:25, 5:10].std() < 0.04 < cv2.absdiff(noisy, guide).mean()
+
+
+def chain_of(steps_u: list[float], height: int = 24, width: int = 40) -> FlowChain:
+    """All pixels moving together along u, by so much from frame to frame."""
+    v, u = np.mgrid[:height, :width] + 0.5
+    steps = np.zeros((2, len(steps_u), height, width, 3), dtype=np.float16)
+    steps[0, ..., 0], steps[1, ..., 0] = (np.array(steps_u)[:, None, None] * sign for sign in (1, -1))
+    return FlowChain(np.stack([u, v], -1).astype(np.float32), (height, width), steps)
+
+
+def test_a_mover_that_pauses_for_a_second_stays_one_and_what_stood_all_along_does_not_become_one() -> None:
+    odds = np.full((45, 24, 40), -1.5, dtype=np.float32)
+    odds[:12, 5:15, 10:20] = odds[36:, 5:15, 10:20] = 2.0
+    found = remembered(chain_of([0.0] * 44), odds, 1 / 24, MemorySettings())
+    assert (found[:, 7:13, 12:18] > 0).all()
+    assert (found[:, :, 25:] < -2).all()
+
+
+def test_texture_that_flickers_on_the_spot_is_no_object_and_a_patch_that_travels_is() -> None:
+    random = np.random.default_rng(0)
+    luma = np.repeat(
+        cv2.GaussianBlur(random.uniform(0, 255, (1, 96, 128)).astype(np.float32)[0], (0, 0), 1.5)[None], 9, 0
+    )
+    luma = (luma - luma.mean()) * 4 + 128
+    patch = luma[0, :24, :24].copy()
+    flow = random.normal(0, 0.8, (9, 2)).cumsum(0).astype(np.float32)
+    steps = np.zeros((2, 8, 96, 128, 3), dtype=np.float16)
+    for t in range(9):
+        luma[t, 60:90, 10:60] = cv2.GaussianBlur(random.uniform(0, 255, (30, 50)).astype(np.float32), (0, 0), 1.5)
+        luma[t, 20:44, 20 + 4 * t : 44 + 4 * t] = patch[::-1]
+    for t in range(8):
+        steps[:, t, 60:90, 10:60, :2] = (flow[t + 1] - flow[t]) * np.array([1, -1])[:, None, None, None]
+        steps[0, t, 20:44, 20 + 4 * t : 44 + 4 * t, 0] = 4
+        steps[1, t, 20:44, 24 + 4 * t : 48 + 4 * t, 0] = -4
+    v, u = np.mgrid[:96, :128] + 0.5
+    chain = FlowChain(np.stack([u, v], -1).astype(np.float32), (96, 128), steps)
+    still = standing_scene(9, (128.0, 128.0, 64.0, 48.0))
+    odds = frame_evidence(chain, still, luma, 4, (0.0, 0.0), EvidenceSettings())
+    assert np.median(odds[24:40, 40:56]) > 1.5
+    assert (odds[62:88, 12:58] > 0).mean() < 0.05 and np.median(odds[:16, 70:]) < -1
+
+
+def standing_scene(frames: int, intrinsics: tuple[float, ...]) -> RigidStructure:
+    none = np.zeros((frames, 0))
+    return RigidStructure(
+        np.repeat(np.eye(4)[None], frames, 0), np.ones(frames, bool), np.array(intrinsics), 0.0, "static",
+        np.zeros((0, 3)), np.zeros(0), none, np.zeros(0), np.zeros(frames, dtype=int), np.ones(frames),
+    )  # fmt: skip
+
+
+def test_two_objects_that_meet_and_part_keep_their_numbers() -> None:
+    moving = np.zeros((20, 24, 40), dtype=bool)
+    images = np.full((20, 24, 40, 3), 90, dtype=np.uint8)
+    steps = np.zeros((2, 19, 24, 40, 3), dtype=np.float16)
+    left = [4 + min(t, 19 - t) for t in range(20)]
+    for t, x in enumerate(left):
+        moving[t, 4:12, x : x + 8] = moving[t, 6:14, 20:28] = True
+        images[t, 4:12, x : x + 8], images[t, 6:14, 20:28] = (200, 30, 30), (30, 30, 200)
+        if t:
+            steps[0, t - 1, 4:12, left[t - 1] : left[t - 1] + 8, 0] = x - left[t - 1]
+            steps[1, t - 1, 4:12, x : x + 8, 0] = left[t - 1] - x
+    v, u = np.mgrid[:24, :40] + 0.5
+    chain = FlowChain(np.stack([u, v], -1).astype(np.float32), (24, 40), steps)
+    ids = identities(chain, images, moving, {}, 1 / 24, IdentitySettings())
+    assert ids[0, 8, 6] == ids[19, 8, 6] != ids[0, 8, 24] == ids[19, 8, 24]
+    assert set(np.unique(ids)) == {0, 1, 2}
+
+
+def test_given_masks_are_kept_and_their_numbers_carried_to_the_other_frames() -> None:
+    given = np.zeros((24, 40), dtype=np.int32)
+    given[6:16, 8:20] = 7
+    moving = np.repeat((given > 0)[None], 6, 0)
+    images = np.full((6, 24, 40, 3), 90, dtype=np.uint8)
+    ids = identities(chain_of([0.0] * 5), images, moving, {3: given}, 1 / 24, IdentitySettings())
+    assert np.array_equal(ids, np.repeat(given[None], 6, 0))
+
+
+def test_known_frames_come_back_exactly(walk: tuple[synthetic.Rendered, Observations]) -> None:
+    rendered, observed = walk
+    true = np.asarray(rendered.scene.moving).astype(np.uint8)
+    known = np.arange(len(true)) % 4 == 0
+    partial = replace(
+        observed, moving=MovingMasks(np.where(known[:, None, None], true, 0), Source("test"), known=known)
+    )
+    found = masks(rendered, partial)
+    assert np.array_equal(found[known], true[known])
+    overlap = (found > 0) & (true > 0)
+    assert overlap[~known].sum() / ((found > 0) | (true > 0))[~known].sum() > 0.6

@@ -9,15 +9,18 @@ against being static.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from worldline.cues.optical_flow import DenseFlow, sample
 from worldline.geometry import pixels
+from worldline.geometry.camera import Camera, ideal_uv, real_uv
+from worldline.scene.observations import DepthMaps
 from worldline.scene.video import Video
 from worldline.solve.structure import RigidStructure
 
@@ -27,6 +30,10 @@ BORDER = 0.005
 """Flow that lands so near the border (share of the longer side) is not believed: it may have been stopped there."""
 FLAT_GREY = 2.0
 """Slope, in grey levels per cell of the grid, at which flow is half believed; at half of it, not at all."""
+
+
+Limits: TypeAlias = tuple[float | np.ndarray, float | np.ndarray]
+"""Least and greatest inverse depth, of all pixels or of each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +61,13 @@ class Parallax:
     Attributes:
         inverse_depth: (h, w), may be negative. information: (h, w) inverse variance of it.
         residual_px: (D, h, w) distance between where it was seen and where a static point would be.
+        static_uv: (D, h, w, 2) where a static point would be.
     """
 
     inverse_depth: Float[np.ndarray, "h w"]
     information: Float[np.ndarray, "h w"]
     residual_px: Float[np.ndarray, "d h w"]
+    static_uv: Float[np.ndarray, "d h w 2"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +129,13 @@ class FlowChain:
         uvs, variances = zip(*(found[o] for o in wanted), strict=True)
         return Sightings(tuple(frame + o for o in wanted), np.stack(uvs), np.sqrt(np.stack(variances)))
 
-    def carried(self, values: Float[np.ndarray, "h w"], frame: int, way: int) -> Float[np.ndarray, "h w"]:
-        """A map of the neighbouring frame `frame - way`, brought to `frame` along the flow; 0 where that is lost."""
+    def brought(
+        self, values: Float[np.ndarray, "h w *c"], frame: int, way: int
+    ) -> tuple[Float[np.ndarray, "h w *c"], Bool[np.ndarray, "h w"]]:
+        """A map of the neighbouring frame `frame - way`, brought to `frame` along the flow, and where that is known."""
         step = self.adjacent(frame, -way).astype(np.float32)
         uv = self.grid_uv + step[..., :2]
-        return np.where(self._lost(uv, step), 0, sample(values, uv / self.scale)).astype(np.float32)
+        return sample(values, uv / self.scale), ~self._lost(uv, step)
 
     def carried_ids(self, ids: Int[np.ndarray, "h w"], frame: int) -> Int[np.ndarray, "h w"]:
         """Labels of the frame before, brought to `frame` along the flow; 0 where that is lost."""
@@ -153,14 +164,23 @@ def static_hypothesis(
     frame: int,
     intrinsics: Float[np.ndarray, "4"],
     *,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    limits: Limits = (-np.inf, np.inf),
+    lens: Camera | None = None,
     rounds: int = 2,
 ) -> Parallax:
     """Inverse depth of every pixel by robust least squares over its sightings, and their residuals.
 
     Args:
-        limits: least and greatest inverse depth.
+        limits: least and greatest inverse depth, numbers or (h, w); equal where depth is known.
+        lens: the real camera, with intrinsics per frame, where it is not the pinhole with `intrinsics`.
     """
+    if lens is not None:
+        others = replace(lens, intrinsics=lens.intrinsics[list(sightings.frames)])
+        here = replace(lens, intrinsics=lens.at(frame))
+        ideal = Sightings(sightings.frames, ideal_uv(sightings.uv, others, intrinsics), sightings.sigma_px)
+        grid_uv = ideal_uv(grid_uv, here, intrinsics)
+        fit = static_hypothesis(ideal, grid_uv, world_from_cam, frame, intrinsics, limits=limits, rounds=rounds)
+        return replace(fit, static_uv=real_uv(fit.static_uv, others, intrinsics))
     f, c = intrinsics[:2].astype(np.float32), intrinsics[2:].astype(np.float32)
     other_from_cam = np.linalg.inv(world_from_cam[list(sightings.frames)]) @ world_from_cam[frame]
     ray = np.concatenate([(grid_uv - c) / f, np.ones_like(grid_uv[..., :1])], -1)
@@ -180,8 +200,15 @@ def static_hypothesis(
         square = base * (wanted - 2 * q * along + q * q * power)
         weight = base / (1 + square / 9)
     z = np.maximum(turned[..., 2] + q * moved[..., 2], 0.05)
-    residual = np.sqrt(np.maximum(wanted - 2 * q * along + q * q * power, 0)) / z
-    return Parallax(q, information, residual.astype(np.float32))
+    off = (offset - q[..., None] * slope) / z[..., None]
+    return Parallax(q, information, np.sqrt((off * off).sum(-1)), sightings.uv - off)
+
+
+def lens_of(scene: RigidStructure, chain: FlowChain) -> Camera | None:
+    """The real camera of a scene, None where it is a pinhole with one focal length."""
+    if not scene.distortion and not scene.zooms:
+        return None
+    return Camera(scene.intrinsics_per_frame, chain.size[1], chain.size[0], scene.distortion)
 
 
 def inverse_depth_limits(scene: RigidStructure, frame: int) -> tuple[float, float]:
@@ -190,6 +217,42 @@ def inverse_depth_limits(scene: RigidStructure, frame: int) -> tuple[float, floa
         return 0.0, 0.0
     depth_z, static = static_tracks(scene, frame)
     return 0.0, 1.5 * float(np.percentile(1 / depth_z[static], 99)) if static.any() else np.inf
+
+
+def known_depth_limits(
+    scene: RigidStructure, depth: DepthMaps, frame: int, chain: FlowChain, usual: Limits, *, sigmas: float = 3.0
+) -> Limits:
+    """Inverse depth of each pixel within its known depth, give or take `sigmas`; the usual limits where unknown.
+
+    Known depth and the rigid scene may differ in scale: the static tracks of the frame, which have both, tell it.
+    """
+    if not scene.parallax:
+        return usual
+    size = chain.grid_uv.shape[1::-1]
+    depth_z, sigma = (
+        cv2.resize(np.asarray(m[frame], np.float32), size, interpolation=cv2.INTER_NEAREST)
+        for m in (depth.depth_z, depth.sigma)
+    )
+    known = np.isfinite(depth_z) & (depth_z > 0) & np.isfinite(sigma)
+    scale = _scene_from_known(scene, np.where(known, depth_z, 0), frame, chain)
+    if scale is None:
+        return usual
+    q, factor = 1 / np.where(known, depth_z * scale, 1), np.exp(sigmas * np.where(known, sigma, 0))
+    return np.where(known, q / factor, usual[0]), np.where(known, q * factor, usual[1])
+
+
+def _scene_from_known(
+    scene: RigidStructure, depth_z: Float[np.ndarray, "h w"], frame: int, chain: FlowChain
+) -> float | None:
+    """The scale of the scene over that of known depth, from the static tracks; None where too few have both."""
+    of_tracks, static = static_tracks(scene, frame)
+    cam_from_world = np.linalg.inv(scene.world_from_cam[frame])
+    points_cam = scene.points_world[static] @ cam_from_world[:3, :3].T + cam_from_world[:3, 3]
+    uv = points_cam[:, :2] / points_cam[:, 2:] * scene.intrinsics[:2] + scene.intrinsics[2:]
+    row, column = pixels.indices(torch.from_numpy(uv / chain.scale), *depth_z.shape)
+    there = depth_z[row.numpy(), column.numpy()]
+    ratio = of_tracks[static][there > 0] / there[there > 0]
+    return float(np.median(ratio)) if len(ratio) >= 10 else None
 
 
 def static_tracks(scene: RigidStructure, frame: int) -> tuple[Float[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
@@ -201,8 +264,12 @@ def static_tracks(scene: RigidStructure, frame: int) -> tuple[Float[np.ndarray, 
 
 def believed(video: Video, frame: int, height: int, width: int) -> Float[np.ndarray, "h w"]:
     """How far flow can be believed where the image is flat: 0 without texture, 1 with it."""
-    grey = cv2.resize(video.grey([frame])[0], (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
-    gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=0.125)
+    return texture(cv2.resize(video.grey([frame])[0], (width, height), interpolation=cv2.INTER_AREA))
+
+
+def texture(luma: Shaped[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """0 where an image (0 to 255) is flat, 1 where it has texture."""
+    gx, gy = (cv2.Sobel(luma.astype(np.float32), cv2.CV_32F, *axis, scale=0.125) for axis in ((1, 0), (0, 1)))
     slope = np.sqrt(cv2.boxFilter(gx * gx + gy * gy, cv2.CV_32F, (9, 9)))
     return np.clip(slope / FLAT_GREY - 0.5, 0, 1)
 

@@ -1,17 +1,20 @@
-"""What moves by itself: pixels that contradict the rigid scene over several frames.
+"""What moves by itself: surfaces that contradict the rigid scene, told apart and followed through the clip.
 
-Every pixel is followed some frames ahead and back. If it were static, the camera motion would leave it one unknown,
-its depth, within what the static points of that frame have; what is left of its motion is evidence against it. Of the
-two directions in time the better one counts, since a static point may be hidden in one. The evidence is carried
-along the flow through the clip, smoothed within similar colours, cut, and linked into objects.
+1. Every frame gives evidence for and against motion (`motion_evidence`): geometric and photometric tests against the
+   static hypothesis of every pixel, over several frames. A known depth leaves that hypothesis no freedom.
+2. Surfaces remember it along the flow (`surface_memory`), so that a mover that pauses stays one.
+3. The colours of what moves and what does not are learnt (`appearance`) and say a little more.
+4. All is smoothed within similar colours, cut, and linked into objects that keep their numbers (`identities`).
+
+Masks that are known for some frames are kept as they are, and are evidence for the others.
 
 Source of the idea: Papazoglou and Ferrari, "Fast object segmentation in unconstrained video", ICCV 2013 (evidence
-carried over frames); residuals of a rigid scene take the place of their motion boundaries.
+carried over frames, colours learnt from it); residuals of a rigid scene take the place of their motion boundaries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -20,41 +23,47 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from worldline.cues import optical_flow
+from worldline.cues.appearance import AppearanceSettings, colour_odds
 from worldline.cues.edge_aware import BilateralGrid, guided
+from worldline.cues.identities import IdentitySettings, identities
+from worldline.cues.motion_evidence import EvidenceSettings, frame_evidence
 from worldline.cues.optical_flow import dense_flow
-from worldline.cues.parallax import FlowChain, believed, inverse_depth_limits, static_hypothesis
+from worldline.cues.parallax import FlowChain, Limits, inverse_depth_limits, known_depth_limits
 from worldline.cues.rigid_scene import rigid_scene
+from worldline.cues.surface_memory import MemorySettings, remembered
 from worldline.scene.journal import Arrays, Journal, content_key
-from worldline.scene.observations import MovingMasks, Observations, Source
+from worldline.scene.observations import DepthMaps, MovingMasks, Observations, Source
 from worldline.scene.video import Video
 from worldline.solve.structure import RigidStructure
+
+CERTAIN = 12.0
+"""Log odds of a pixel whose mask is known."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Settings; pixels are those of the video."""
+    """Settings of the cue."""
 
     side: int = 432
     """Longer side of the grid on which evidence is gathered."""
-    offsets: tuple[int, ...] = (2, 4, 6)
-    """Frames ahead and back in which a pixel is looked at."""
-    model_px: float = 0.4
-    """Error of the rigid scene itself, added to that of the flow."""
-    threshold: float = 3.5
-    """Residual, in standard deviations and in medians of the frame, beyond which a pixel speaks for motion."""
-    sharpness: float = 2.0
-    """How fast the log odds grow with the log of the residual."""
-    memory: float = 0.85
-    """Share of the evidence that is carried to the next frame."""
+    most_cells: int = 40_000_000
+    """Longer clips get a coarser grid, which bounds memory."""
     smoothness: float = 0.4
     """Pull between neighbouring cells of similar colour."""
-    least_area: float = 0.001
-    """Smaller regions (share of the image) are dropped."""
-    least_frames: int = 4
-    """Objects that live shorter are dropped."""
+    learnt_every: int = 4
+    """Frames between those that colours are learnt from."""
     threads: int = 2
     """Frames that are worked on at once."""
+    evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
+    appearance: AppearanceSettings = field(default_factory=AppearanceSettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
     flow: optical_flow.Config = field(default_factory=optical_flow.fine)
+
+    @classmethod
+    def fast(cls) -> Config:
+        """A coarser grid and fewer frames around each."""
+        return cls(side=288, evidence=EvidenceSettings(offsets=(2, 5)), flow=optical_flow.fast())
 
 
 @dataclass(frozen=True)
@@ -68,18 +77,29 @@ class RigidMasks:
         """Masks with ids and probability, at the size of the video."""
         scene = rigid_scene(video, observed, journal)
         flow = dense_flow(video, journal, config=self.config.flow)
+        depth, known = observed.depth, observed.moving
 
         def compute() -> Arrays:
-            height, width = optical_flow.reduced_size(video.height, video.width, self.config.side)
-            chain = FlowChain.of(flow, height, width)
-            evidence = gather(video, chain, scene, self.config, journal.progress.share)
-            probability = segment(video, chain, evidence, self.config)
-            return {"probability": probability, "ids": link(chain, probability, self.config)}
+            chain = FlowChain.of(flow, *self._grid(video))
+            work = _Work(video, chain, _reduced_frames(video, chain), _reduced_masks(known, chain), self.config)
+            evidence = gather(work, scene, depth, journal.progress.share)
+            probability = segment(work, evidence)
+            return {"probability": probability, "ids": link(work, probability)}
 
-        key = (self.config, content_key(scene.world_from_cam, scene.intrinsics))
-        found = journal.run("moving/rigid", compute, settings=key)
+        parts = (
+            (scene.world_from_cam, scene.intrinsics)
+            + ((depth.depth_z, depth.sigma) if depth else ())
+            + ((known.ids, *([] if known.known is None else [known.known])) if known else ())
+        )
+        found = journal.run("moving/rigid", compute, settings=(self.config, content_key(*parts)))
         probability, ids = _full_size(video, found["probability"], found["ids"])
+        _keep_known(known, ids, probability)
         return MovingMasks(ids, Source("moving/rigid"), probability)
+
+    def _grid(self, video: Video) -> tuple[int, int]:
+        height, width = optical_flow.reduced_size(video.height, video.width, self.config.side)
+        excess = len(video) * height * width / self.config.most_cells
+        return optical_flow.reduced_size(height, width, round(max(height, width) / max(1.0, excess) ** 0.5))
 
 
 def build(config: Config) -> RigidMasks:
@@ -87,102 +107,92 @@ def build(config: Config) -> RigidMasks:
     return RigidMasks(config)
 
 
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """The clip on the grid: frames and flow, and the masks of the frames that are known."""
+
+    video: Video
+    chain: FlowChain
+    images: UInt8[np.ndarray, "t h w 3"]
+    known: dict[int, Int[np.ndarray, "h w"]]
+    config: Config
+
+    @property
+    def step_s(self) -> float:
+        return float(np.median(np.diff(self.video.times_s)))
+
+    def each(self, one: Callable[[int], np.ndarray], frames: Sequence[int]) -> list[np.ndarray]:
+        with optical_flow.opencv_single_threaded(), ThreadPoolExecutor(self.config.threads) as pool:
+            return list(pool.map(one, frames))
+
+
 def gather(
-    video: Video,
-    chain: FlowChain,
+    work: _Work,
     scene: RigidStructure,
-    config: Config,
+    depth: DepthMaps | None,
     report: Callable[[float], None] = lambda share: None,
 ) -> Float[np.ndarray, "t h w"]:
-    """Log odds that each pixel moves, from its own motion and as far as its texture lets that be seen."""
-    height, width = chain.grid_uv.shape[:2]
+    """Log odds that each pixel moves, from the frames around its own."""
+    luma = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in work.images]).astype(np.float32)
+
+    def limits(t: int) -> Limits:
+        usual = inverse_depth_limits(scene, t)
+        return usual if depth is None else known_depth_limits(scene, depth, t, work.chain, usual)
 
     def one(t: int) -> np.ndarray:
-        return frame_evidence(chain, scene, t, config) * believed(video, t, height, width)
+        report(0.7 * (t + 1) / len(luma))
+        if t in work.known:
+            return np.where(work.known[t] > 0, CERTAIN, -CERTAIN).astype(np.float32)
+        return frame_evidence(work.chain, scene, luma, t, limits(t), work.config.evidence)
 
-    out = np.empty((len(video), height, width), dtype=np.float32)
-    with ThreadPoolExecutor(config.threads) as pool:
-        for t, odds in enumerate(pool.map(one, range(len(video)))):
-            out[t] = odds
-            report(0.7 * (t + 1) / len(video))
-    return out
+    return np.stack(work.each(one, range(len(luma))))
 
 
-def frame_evidence(chain: FlowChain, scene: RigidStructure, frame: int, config: Config) -> Float[np.ndarray, "h w"]:
-    """Log odds that each pixel of a frame moves, from its own motion; 0 where it cannot be followed."""
-    seen = chain.follow(frame, [o for k in config.offsets for o in (-k, k)])
-    limits = inverse_depth_limits(scene, frame)
-    misfits = []
-    for way in (-1, 1):
-        side = seen.only([(f - frame) * way > 0 for f in seen.frames])
-        if side.frames:
-            fit = static_hypothesis(side, chain.grid_uv, scene.world_from_cam, frame, scene.intrinsics, limits=limits)
-            variance = side.sigma_px**2 + config.model_px**2
-            count = np.isfinite(variance).sum(0)
-            mean = (fit.residual_px**2 / variance).sum(0) / np.maximum(count, 1)
-            misfits.append(np.where(count > 0, np.sqrt(mean), np.nan))
-    misfit = np.fmin(*misfits) if len(misfits) == 2 else misfits[0]
-    usual = max(1.0, float(np.nanmedian(misfit))) if np.isfinite(misfit).any() else 1.0
-    odds = config.sharpness * np.log(np.maximum(misfit, 1e-3) / (config.threshold * usual))
-    return np.clip(np.nan_to_num(odds), -2, 3).astype(np.float32)
+def segment(work: _Work, evidence: Float[np.ndarray, "t h w"]) -> UInt8[np.ndarray, "t h w"]:
+    """Probability of motion (255 is one): what surfaces remember and what colours say, smoothed in similar colours."""
+    odds = remembered(work.chain, evidence, work.step_s, work.config.memory)
+
+    def smoothed(t: int) -> np.ndarray:
+        return _smoothed(work.images[t], odds[t], work.config.smoothness)
+
+    learnt = range(0, len(odds), work.config.learnt_every)
+    first = np.stack(work.each(smoothed, learnt))
+    odds += colour_odds(work.images, learnt, first, work.step_s, work.config.appearance)
+    found = work.each(lambda t: np.round(255 * smoothed(t)).astype(np.uint8), range(len(odds)))
+    for t, ids in work.known.items():
+        found[t] = np.where(ids > 0, 255, 0).astype(np.uint8)
+    return np.stack(found)
 
 
-def segment(
-    video: Video, chain: FlowChain, evidence: Float[np.ndarray, "t h w"], config: Config
-) -> UInt8[np.ndarray, "t h w"]:
-    """Probability of motion (255 is one): evidence carried both ways through time, smoothed within similar colours."""
-    ahead, back = _carried(chain, evidence, 1, config.memory), _carried(chain, evidence, -1, config.memory)
-    total = np.clip(ahead + back - evidence, -6, 6)
-    return np.stack([_smoothed(video, t, odds, config) for t, odds in enumerate(total)])
+def link(work: _Work, probability: UInt8[np.ndarray, "t h w"]) -> Int[np.ndarray, "t h w"]:
+    """Numbers of objects, those of the known frames as they are."""
+    return identities(
+        work.chain, work.images, probability > 127, work.known, work.step_s, work.config.identity
+    )  # fmt: skip
 
 
-def _carried(chain: FlowChain, evidence: np.ndarray, way: int, memory: float) -> np.ndarray:
-    out = evidence.copy()
-    frames = range(1, len(out)) if way > 0 else range(len(out) - 2, -1, -1)
-    for t in frames:
-        out[t] += memory * chain.carried(out[t - way], t, way)
-        np.clip(out[t], -6, 6, out=out[t])
-    return out
-
-
-def _smoothed(video: Video, frame: int, odds: np.ndarray, config: Config) -> np.ndarray:
-    image = cv2.resize(np.asarray(video.frames[frame]), odds.shape[::-1], interpolation=cv2.INTER_AREA)
-    grid = BilateralGrid.of(image)
+def _smoothed(image: UInt8[np.ndarray, "h w 3"], odds: np.ndarray, smoothness: float) -> Float[np.ndarray, "h w"]:
     confidence = 0.02 + np.abs(np.tanh(odds / 2))
-    target = 1 / (1 + np.exp(-2 * odds))
-    solved = grid.solve(target, confidence, smoothness=config.smoothness)
+    solved = BilateralGrid.of(image).solve(1 / (1 + np.exp(-odds)), confidence, smoothness=smoothness)
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-    return np.round(255 * np.clip(guided(luma, solved, radius=3, edge=0.05), 0, 1)).astype(np.uint8)
+    return np.clip(guided(luma, solved, radius=3, edge=0.05), 0, 1)
 
 
-def link(chain: FlowChain, probability: UInt8[np.ndarray, "t h w"], config: Config) -> Int[np.ndarray, "t h w"]:
-    """Numbers of objects: connected regions, each taking the number of the region that the flow brings onto it."""
-    ids = np.zeros(probability.shape, dtype=np.int32)
-    fresh = 1
-    for t, p in enumerate(probability):
-        count, region, stats, _ = cv2.connectedComponentsWithStats((p > 127).astype(np.uint8), connectivity=4)
-        before = chain.carried_ids(ids[t - 1], t) if t else np.zeros_like(region)
-        for k in range(1, count):
-            if stats[k, cv2.CC_STAT_AREA] < config.least_area * p.size:
-                continue
-            inside = region == k
-            known = np.bincount(before[inside])
-            known[:1] = 0
-            old = int(known.argmax()) if known.size and known.max() > 0.2 * inside.sum() else 0
-            ids[t][inside] = old or fresh
-            fresh += old == 0
-    return _renumbered(ids, config.least_frames)
+def _reduced_frames(video: Video, chain: FlowChain) -> UInt8[np.ndarray, "t h w 3"]:
+    size = chain.grid_uv.shape[1::-1]
+    frames = (np.asarray(video.frames[t]) for t in range(len(video)))
+    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
 
 
-def _renumbered(ids: np.ndarray, least_frames: int) -> np.ndarray:
-    """Lasting objects only, the largest first, at most 255."""
-    present = np.stack([np.bincount(frame.reshape(-1), minlength=ids.max() + 1) for frame in ids])
-    lasting = (present > 0).sum(0) >= min(least_frames, len(ids))
-    lasting[0] = False
-    order = np.argsort(-present.sum(0) * lasting, kind="stable")[: min(255, int(lasting.sum()))]
-    number = np.zeros(ids.max() + 1, dtype=np.uint8)
-    number[order] = np.arange(1, len(order) + 1)
-    return number[ids]
+def _reduced_masks(known: MovingMasks | None, chain: FlowChain) -> dict[int, Int[np.ndarray, "h w"]]:
+    if known is None:
+        return {}
+    frames = range(len(known.ids)) if known.known is None else np.flatnonzero(known.known)
+    return {int(t): _nearest_size(known.ids[t], chain.grid_uv.shape[1::-1]).astype(np.int32) for t in frames}
+
+
+def _nearest_size(ids: np.ndarray, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    return cv2.resize(np.asarray(ids).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
 
 
 def _full_size(video: Video, probability: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -197,3 +207,14 @@ def _full_size(video: Video, probability: np.ndarray, ids: np.ndarray) -> tuple[
         near = cv2.dilate(n, np.ones((5, 5), dtype=np.uint8))
         numbers[t] = np.where(full[t] > 0.5, cv2.resize(near, size, interpolation=cv2.INTER_NEAREST), 0)
     return full, numbers
+
+
+def _keep_known(known: MovingMasks | None, ids: np.ndarray, probability: np.ndarray) -> None:
+    """Write the known frames into the masks as they were given."""
+    if known is None:
+        return
+    for t in range(len(ids)) if known.known is None else np.flatnonzero(known.known):
+        ids[t] = _nearest_size(known.ids[t], ids.shape[2:0:-1])
+        sure = (ids[t] > 0).astype(np.float32)
+        given = known.probability
+        probability[t] = sure if given is None else cv2.resize(np.asarray(given[t], np.float32), ids.shape[2:0:-1])

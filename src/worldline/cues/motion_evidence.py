@@ -1,0 +1,136 @@
+"""Evidence of motion in single frames: does the image contradict every static point that a pixel could be?
+
+Two tests have to agree. The geometric one asks whether where a pixel went can be explained by the camera motion and
+one depth. The photometric one asks whether the image says so too: the surroundings of the pixel must look clearly worse
+where the static point would be than where the flow leads, in units of what static things of that frame look like
+when they are compared in the same way. So flow that is merely guessed (sky, along an edge) speaks for nothing, and
+texture that flickers without going anywhere (water, leaves), which flow explains hardly better than standing still,
+speaks against motion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from worldline.cues.optical_flow import sample
+from worldline.cues.parallax import FlowChain, Limits, Sightings, lens_of, static_hypothesis, texture
+from worldline.solve.structure import RigidStructure
+
+MOST, LEAST = 3.0, -2.0
+"""Log odds that one frame may say for and against motion."""
+
+
+@dataclass(frozen=True)
+class EvidenceSettings:
+    """Pixels are those of the video."""
+
+    offsets: tuple[int, ...] = (2, 4, 6)
+    """Frames ahead and back in which a pixel is looked at."""
+    model_px: float = 0.4
+    """Error of the rigid scene itself, added to that of the flow."""
+    threshold: float = 3.5
+    """Residual, in standard deviations, beyond which a pixel speaks for motion."""
+    medians: float = 8.0
+    """Residual, in medians of the frame, that it takes besides: all of water moves a little."""
+    sharpness: float = 2.0
+    """How fast the log odds grow with the log of the residual."""
+    contrast: float = 0.5
+    """Log of how much worse the static place must look than the own one to speak for motion."""
+    contrast_gain: float = 1.5
+    """How fast the log odds grow with it."""
+    least_contrast: float = 0.25
+    """Contrast from which the image can speak for motion at all."""
+    window: int = 5
+    """Side of the surroundings that are compared, in cells of the grid."""
+    noise: float = 3.0
+    """Difference of things from themselves, in grey levels."""
+
+
+class Seen(NamedTuple):
+    """One direction in time: misfit in standard deviations, differences in grey levels at the static and own place."""
+
+    misfit: Float[np.ndarray, "h w"]
+    static: Float[np.ndarray, "h w"]
+    own: Float[np.ndarray, "h w"]
+
+
+def frame_evidence(
+    chain: FlowChain,
+    scene: RigidStructure,
+    luma: Float[np.ndarray, "t h w"],
+    frame: int,
+    limits: Limits,
+    settings: EvidenceSettings,
+) -> Float[np.ndarray, "h w"]:
+    """Log odds that each pixel of a frame moves, from that frame and those around it; 0 where nothing can be said.
+
+    Of the two directions in time the one that contradicts less counts: a static point may be hidden in the other.
+
+    Args:
+        luma: frames on the grid, 0 to 255. limits: least and greatest inverse depth of static points.
+    """
+    seen = chain.follow(frame, [o for k in settings.offsets for o in (-k, k)])
+    sides = [seen.only([(f - frame) * way > 0 for f in seen.frames]) for way in (-1, 1)]
+    ways = [compared(chain, scene, luma, frame, side, limits, settings) for side in sides if side.frames]
+    if not ways:
+        return np.zeros(chain.grid_uv.shape[:2], dtype=np.float32)
+    limit = max(settings.threshold, settings.medians * _median(_least([way.misfit for way in ways])))
+    odds = _least([_odds(way, limit, texture(luma[frame]), settings) for way in ways])
+    return np.nan_to_num(odds).astype(np.float32)
+
+
+def compared(
+    chain: FlowChain,
+    scene: RigidStructure,
+    luma: Float[np.ndarray, "t h w"],
+    frame: int,
+    side: Sightings,
+    limits: Limits,
+    settings: EvidenceSettings,
+) -> Seen:
+    """How far the sightings contradict the static hypothesis; NaN where a pixel cannot be followed."""
+    lens = lens_of(scene, chain)
+    fit = static_hypothesis(
+        side, chain.grid_uv, scene.world_from_cam, frame, scene.intrinsics, limits=limits, lens=lens
+    )
+    variance = side.sigma_px**2 + np.float32(settings.model_px**2)
+    followed = np.isfinite(variance)
+    count = followed.sum(0)
+    share = np.where(count > 0, 1 / np.maximum(count, 1), np.nan).astype(np.float32)
+    differences = np.zeros((2, *count.shape), dtype=np.float32)
+    for f, known, *places in zip(side.frames, followed, fit.static_uv, side.uv, strict=True):
+        for total, uv in zip(differences, places, strict=True):
+            gap = luma[frame] - sample(luma[f], uv / chain.scale)
+            total += known * _around(gap * gap, settings.window)
+    misfit = (fit.residual_px**2 / variance).sum(0)
+    return Seen(*(np.sqrt(total * share) for total in (misfit, *differences)))
+
+
+def _odds(
+    seen: Seen, limit: float, believed: Float[np.ndarray, "h w"], settings: EvidenceSettings
+) -> Float[np.ndarray, "h w"]:
+    geometric = np.log(np.maximum(seen.misfit, 1e-3) / limit)
+    noise = settings.noise**2
+    contrast = 0.5 * np.log((seen.static**2 + noise) / (seen.own**2 + noise))
+    odds = settings.sharpness * geometric + settings.contrast_gain * (contrast - settings.contrast)
+    told = np.where(odds > 0, np.clip(contrast / settings.least_contrast, 0, 1), 1)
+    return np.clip(odds, LEAST, MOST) * told * believed
+
+
+def _around(values: np.ndarray, window: int) -> np.ndarray:
+    return cv2.boxFilter(values, cv2.CV_32F, (window, window), borderType=cv2.BORDER_REFLECT)
+
+
+def _least(maps: list[np.ndarray]) -> np.ndarray:
+    return np.fmin(*maps) if len(maps) == 2 else maps[0]
+
+
+def _median(values: np.ndarray) -> float:
+    """Of the known values; 0 without any."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else 0.0
