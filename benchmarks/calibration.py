@@ -125,12 +125,12 @@ def normalised_errors(scene: Scene, truth: Truth) -> dict[str, float]:
 
 
 def depth_errors(scene: Scene, truth: Truth) -> dict[str, float]:
-    use = np.asarray(scene.valid) & (truth.depth_z > 0)
-    log_error = np.log(scene.depth_z[use]) - np.log(truth.depth_z[use])
+    use = np.asarray(scene.valid[:]) & (truth.depth_z > 0)
+    log_error = np.log(np.asarray(scene.depth_z[:])[use]) - np.log(truth.depth_z[use])
     moving = truth.moving[use] > 0
     if not scene.metric:
         log_error = log_error - np.median(log_error[~moving])
-    found = calibration.depth_calibration(log_error, scene.depth_sigma[use], moving)
+    found = calibration.depth_calibration(log_error, np.asarray(scene.depth_sigma[:])[use], moving)
     return {
         "static": found.static, "moving": found.moving, "halves": found.halves,
         "abs_rel": float(np.abs(np.expm1(log_error)).mean()), "sure_abs_rel": found.abs_rel_sure,

@@ -37,6 +37,7 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
     static = {name: found.structure[name][fits] for name in ("points", "columns")}
     static["sigma"] = found.doubts["points"][fits]
     tracks = world_tracks(inputs, static, found.motion)
+    checked = health.per_frame(inputs, found.bundle, found.structure, found.fusion, found.doubts)
     scene = Scene(
         times_s=video.times_s,
         camera=real_camera(inputs, found.bundle["intrinsics"]),
@@ -50,12 +51,12 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
         tracks=tracks,
         static_points=static["points"],
         static_colour=tracks.colour[: len(static["points"])],
-        health=health.per_frame(inputs, found.bundle, found.structure, found.fusion),
+        health=checked,
         name=video.name,
         original_from_stored=video.original_from_stored,
         original_size=video.original_size,
         history=_history(inputs, found),
-        notes=(*video.notes, *observed.notes),
+        notes=(*video.notes, *observed.notes, *health.distrusted(checked, found.doubts)),
     )
     return in_world(inputs, scene)
 

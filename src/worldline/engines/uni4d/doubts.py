@@ -42,12 +42,13 @@ def find_doubts(inputs: Inputs, bundled: Arrays, points: Arrays) -> Arrays:
         system, blocks, cameras, focal_prior(inputs), held=structure.one_centre(every), known=_known(inputs, frames)
     )
     shared = _shared(inputs, found, samples, cameras, where)
+    left_out = _shared(inputs, found.only(-1), samples, cameras, where)
     centre, rotation_rad = _camera_sigma(inputs, points, found, every, frames)
     return {
         "centre": centre, "rotation_rad": rotation_rad,
         "focal": np.array(settings.inflation * float(found.lens[0].norm())),
         "points": _point_sigma(inputs, every.numpy(), points, shared), "shared": np.array(shared),
-        "outcome": pack({"tracks": len(chosen), "frames": len(frames), "blocks": settings.blocks}),
+        "outcome": pack({"tracks": len(chosen), "frames": len(frames), "unmodelled": round(left_out, 4)}),
     }  # fmt: skip
 
 

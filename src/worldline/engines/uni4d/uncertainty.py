@@ -101,6 +101,10 @@ class Moved(NamedTuple):
     lens: Float[Tensor, "l g"]
     points: Float[Tensor, "n 3 g"]
 
+    def only(self, column: int) -> Moved:
+        """One of the moves."""
+        return Moved(*(part[..., [column]] for part in self))
+
 
 def linearised(
     samples: PixelSamples,
