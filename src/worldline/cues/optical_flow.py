@@ -20,6 +20,7 @@ from jaxtyping import Float
 from worldline.errors import InputError
 from worldline.geometry import pixels
 from worldline.scene.journal import Arrays, Journal
+from worldline.scene.lazy import LazyArray
 from worldline.scene.video import Video
 
 SMALLEST_SIDE = 16
@@ -78,8 +79,8 @@ class DenseFlow:
 
     step: int
     size: tuple[int, int]
-    forward: Float[np.ndarray, "p h w 2"]
-    backward: Float[np.ndarray, "p h w 2"]
+    forward: Float[LazyArray, "p h w 2"]
+    backward: Float[LazyArray, "p h w 2"]
 
     def between(self, source: int, target: int) -> Float[np.ndarray, "h w 2"]:
         """Flow of every pixel of frame `source` to frame `target`, `step` frames away, float32, size of the video.
@@ -113,11 +114,10 @@ def dense_flow(video: Video, journal: Journal, *, step: int = 1, config: Config 
         raise InputError(f"frames of {video.width} x {video.height} are too small for flow; use at least 16 x 16.")
     chosen = config or Config()
 
-    def compute() -> Arrays:
-        forward, backward = _both_ways(video, step, chosen, journal.progress.share)
-        return {"forward": forward, "backward": backward}
+    def compute() -> Iterator[Arrays]:
+        return _both_ways(video, step, chosen, journal.progress.share)
 
-    stored = journal.run(f"flow/{step}", compute, settings=chosen)
+    stored = journal.run_by_frame(f"flow/{step}", compute, len(video) - step, settings=chosen)
     return DenseFlow(step, (video.height, video.width), stored["forward"], stored["backward"])
 
 
@@ -180,35 +180,33 @@ def _stored_size(height: int, width: int, pairs: int, most_bytes: int) -> tuple[
     return reduced_size(height, width, int(max(height, width) * min(1.0, np.sqrt(most_bytes / needed))))
 
 
-def _both_ways(
-    video: Video, step: int, config: Config, report: Callable[[float], None]
-) -> tuple[np.ndarray, np.ndarray]:
+def _both_ways(video: Video, step: int, config: Config, report: Callable[[float], None]) -> Iterator[Arrays]:
+    """Forward and backward flow, pair by pair."""
     pairs = len(video) - step
-    height, width = reduced_size(video.height, video.width, config.max_side)
-    grey = [_reduced(video.grey([t])[0], (height, width)) for t in range(len(video))]
-    scale = np.array([video.width / width, video.height / height], dtype=np.float32)
-    stored = _stored_size(height, width, pairs, config.stored_bytes)
-    out = np.empty((2, pairs, *stored, 2), dtype=np.float16)
+    size = reduced_size(video.height, video.width, config.max_side)
+    scale = np.array([video.width / size[1], video.height / size[0]], dtype=np.float32)
+    stored = _stored_size(*size, pairs, config.stored_bytes)
 
-    def one(job: int) -> None:
-        first, backwards = divmod(job, 2)
-        source, target = (first + step, first) if backwards else (first, first + step)
-        out[backwards, first] = _reduced(_match(grey[source], grey[target], config) * scale, stored)
-
-    def rescue(first: int) -> None:
-        if consistent_share(out[0, first] / scale, out[1, first] / scale) >= RESCUED_SHARE:
-            return
-        a, b = grey[first], grey[first + step]
-        again = _patiently(a, b, config)
-        before = (_resized(flow.astype(np.float32) / scale, a.shape) for flow in out[:, first])
-        if _agreeing_share(a, b, *again) > _agreeing_share(a, b, *before):
-            out[:, first] = [_reduced(flow * scale, stored) for flow in again]
+    def one(first: int) -> Arrays:
+        grey = [_reduced(video.grey([t])[0], size) for t in (first, first + step)]
+        flows = [_reduced(flow * scale, stored).astype(np.float16) for flow in _matched(grey[0], grey[1], config)]
+        return dict(zip(("forward", "backward"), flows, strict=True))
 
     with opencv_single_threaded(), ThreadPoolExecutor(config.threads) as pool:
-        for done, _ in enumerate(pool.map(one, range(2 * pairs)), start=1):
-            report(done / (2 * pairs))
-        list(pool.map(rescue, range(pairs)))
-    return out[0], out[1]
+        for done, pair in enumerate(pool.map(one, range(pairs)), start=1):
+            report(done / pairs)
+            yield pair
+
+
+def _matched(first: np.ndarray, second: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Flow from the first image to the second and back, with more patience where the two disagree."""
+    flows = _match(first, second, config), _match(second, first, config)
+    share = consistent_share(*flows)
+    if share >= RESCUED_SHARE:
+        return flows
+    patient = replace(config, descent_iterations=RESCUE_ITERATIONS)
+    again = _match(first, second, patient), _match(second, first, patient)
+    return again if consistent_share(*again) > share else flows
 
 
 def consistent_share(forward: Float[np.ndarray, "h w 2"], backward: Float[np.ndarray, "h w 2"]) -> float:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import resource
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ import numpy as np
 
 import worldline
 from worldline.scene.atomic import written_whole
+from worldline.scene.frame_stack import open_frames, write_frames
+from worldline.scene.lazy import LazyArray
 
 Arrays = dict[str, np.ndarray]
 
@@ -96,6 +99,19 @@ class Journal:
             clock.resumed = found is not None
             return self._keep(name, key, compute()) if found is None else found
 
+    def run_by_frame(
+        self, name: str, compute: Callable[[], Iterable[Arrays]], count: int, *, settings: Any = None
+    ) -> dict[str, LazyArray]:
+        """A stage of `count` frames, each a set of arrays of the same shapes, which are stacked by frame.
+
+        With a folder they are written as they come and handed on as arrays on disk, so that memory stays flat.
+        """
+        key = content_key(self._key, name, settings)
+        with self.timed(name) as clock:
+            found = self._found_frames(name, key)
+            clock.resumed = bool(found)
+            return found or self._keep_frames(name, key, compute(), count)
+
     @contextmanager
     def timed(self, name: str) -> Iterator[Clock]:
         """A stage whose result is no set of arrays (a file of its own): shown and timed, but not kept."""
@@ -108,6 +124,26 @@ class Journal:
 
     def _found(self, name: str, key: str) -> Arrays | None:
         return self._kept.get(key) if self._folder is None else _read(self._folder / _file_name(name, key))
+
+    def _found_frames(self, name: str, key: str) -> dict[str, LazyArray]:
+        if self._folder is None:
+            return self._kept.get(key, {})
+        folder = self._folder / _folder_name(name, key)
+        try:
+            return {**open_frames(folder)}
+        except (OSError, ValueError):
+            shutil.rmtree(folder, ignore_errors=True)  # damaged on disk: computing again is always right
+            return {}
+
+    def _keep_frames(self, name: str, key: str, frames: Iterable[Arrays], count: int) -> dict[str, LazyArray]:
+        if self._folder is None:
+            rows = list(frames)
+            self._kept[key] = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
+            return self._kept[key]
+        folder = self._folder / _folder_name(name, key)
+        with written_whole(folder) as temporary:
+            write_frames(temporary, frames, count)
+        return {**open_frames(folder)}
 
     def _keep(self, name: str, key: str, made: Arrays) -> Arrays:
         arrays = {k: np.asarray(v) for k, v in made.items()}
@@ -155,6 +191,10 @@ def file_key(path: Path) -> str:
 
 def _file_name(name: str, key: str) -> str:
     return f"{name.replace('/', '-')}-{key[:16]}.npz"
+
+
+def _folder_name(name: str, key: str) -> str:
+    return f"{name.replace('/', '-')}-{key[:16]}.frames"
 
 
 def _peak_mb() -> float:

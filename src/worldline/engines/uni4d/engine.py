@@ -52,7 +52,9 @@ class Uni4D:
         doubts = journal.run("uncertainty", lambda: find_doubts(inputs, bundled, points), settings=settings)
         ratios = journal.run("ratios", lambda: stages.find_ratios(inputs, bundled, points), settings=settings)
         moved = journal.run("motion", lambda: follow_moving_points(inputs, bundled, ratios), settings=settings)
-        fused = journal.run("fusion", lambda: fuse(inputs, bundled, ratios, moved, doubts), settings=settings)
+        fused = journal.run_by_frame(
+            "fusion", lambda: fuse(inputs, bundled, ratios, moved, doubts), len(video), settings=settings
+        )
         scene = assemble(inputs, Found(cameras, bundled, points, ratios, moved, fused, doubts))
         return replace(scene, flow=self._flow(scene, observed, journal))
 

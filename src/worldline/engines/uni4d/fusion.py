@@ -5,6 +5,8 @@ Source: Uni4D (arXiv 2503.21761) "tracklet-aware depth interpolation"; see `rati
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,26 +21,22 @@ LEAST_SIGMA = 0.005
 """Relative depth error below which no fused pixel is claimed to be."""
 
 
-def fuse(inputs: Inputs, bundled: Arrays, ratios: Arrays, moved: Arrays, doubts: Arrays) -> Arrays:
+def fuse(inputs: Inputs, bundled: Arrays, ratios: Arrays, moved: Arrays, doubts: Arrays) -> Iterator[Arrays]:
     """Depth, sigma, validity and masks at the video's resolution, frame by frame so that memory stays flat.
 
     The variance of log depth is that of the pixel itself and that which its surroundings share (`doubts`).
     """
     video, depth, masks = inputs.video, inputs.depth, inputs.masks
-    height, width, count = video.height, video.width, len(video)
+    height, width = video.height, video.width
     value, support, spread = (torch.from_numpy(ratios[k]) for k in ("field", "support", "spread"))
     objects = object_fields(inputs, bundled, ratios, moved)
-    out = {
-        "depth_z": np.empty((count, height, width), np.float32), "sigma": np.empty((count, height, width), np.float32),
-        "valid": np.empty((count, height, width), bool), "moving": np.zeros((count, height, width), np.uint8),
-    }  # fmt: skip
     # without points nearby the frame's own scale is the best guess
     trust = support / (support + inputs.config.fusing.prior)
     scale = torch.from_numpy(bundled["log_depth_scale"]).float()[:, :, None]
     factor = torch.lerp(scale, value, trust).exp()
     coarse = torch.stack([factor, (spread**2 + LEAST_SIGMA**2).sqrt(), trust], 1)
     shared = torch.tensor(float(doubts["shared"]))
-    for t in range(count):
+    for t in range(len(video)):
         ids = _nearest(masks.ids[t], height, width)
         cue, claimed = _resize(depth.depth_z[t], height, width), _resize(depth.sigma[t], height, width)
         ratio, improved, trusted = spreading.enlarge(coarse[t], height, width)
@@ -46,12 +44,12 @@ def fuse(inputs: Inputs, bundled: Arrays, ratios: Arrays, moved: Arrays, doubts:
             own = spreading.enlarge(objects[group][t].exp()[None], height, width)[0]
             ratio = torch.where(torch.from_numpy(ids == group), ratio * own, ratio)
         static = torch.from_numpy(ids == 0)
-        out["depth_z"][t] = cue * ratio
+        depth_z = (cue * ratio).numpy()
         own = claimed + static * trusted * (torch.minimum(improved, claimed) - claimed)
-        out["sigma"][t] = torch.hypot(own, shared)
-        out["valid"][t] = np.isfinite(out["depth_z"][t]) & (out["depth_z"][t] > 0)
-        out["moving"][t] = np.minimum(ids, 255)
-    return out
+        yield {
+            "depth_z": depth_z, "sigma": torch.hypot(own, shared).numpy(),
+            "valid": np.isfinite(depth_z) & (depth_z > 0), "moving": np.minimum(ids, 255).astype(np.uint8),
+        }  # fmt: skip
 
 
 def object_fields(inputs: Inputs, bundled: Arrays, ratios: Arrays, moved: Arrays) -> dict[int, Tensor]:
