@@ -243,7 +243,7 @@ def test_known_masks_keep_movers_out_and_inverted_ones_are_named() -> None:
     found = cloud.solved(moving=MovingMasks(ids, SOURCE, known=known))
     static = found.track_rms_px[160:]
     assert np.nanmedian(static) < 0.5 < np.nanmedian(found.track_rms_px[:220])
-    still = Cloud(walk(10, travel_m=0.8))
+    still = Cloud(walk(10, travel_m=0.8), points=1400)
     half = np.zeros((10, HEIGHT, WIDTH), np.uint8)
     half[:, :, : WIDTH // 2] = 1
     assert any("moves like the static scene" in n for n in still.solved(moving=MovingMasks(half, SOURCE)).notes)
@@ -253,6 +253,14 @@ def test_nothing_to_go_by_is_refused(cloud: Cloud) -> None:
     nothing = replace(cloud.tracks, visible=np.zeros_like(cloud.tracks.visible))
     with pytest.raises(SolveFailed):
         rigid_scene(cloud.video, Observations(tracks=nothing), Journal("none"), FEW)
+
+
+def test_views_too_far_apart_are_refused_with_that_reason(cloud: Cloud) -> None:
+    visible = np.zeros_like(cloud.tracks.visible)
+    for t in range(len(visible)):
+        visible[t, 60 * t : 60 * t + 65] = True
+    with pytest.raises(SolveFailed, match=r"9 of 9 pairs share fewer than 16, frames 0 and 1 share 5"):
+        rigid_scene(cloud.video, Observations(tracks=replace(cloud.tracks, visible=visible)), Journal("far"), FEW)
 
 
 def test_the_motion_keeps_what_was_given_and_says_so(cloud: Cloud) -> None:

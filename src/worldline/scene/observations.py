@@ -145,7 +145,7 @@ class CameraMotion:
     Attributes:
         world_from_cam: (T, 4, 4) float64; valid: (T,) bool, which frames are known.
         sigma_m: standard deviation of the centre (metres), sigma_rad: of the rotation (radians).
-        metric: whether translations are in metres.
+        metric: whether translations are in metres; metric_source: what says so, in words.
         given: (T,) bool, the frames whose pose was there before reconstruction, with these sigmas; the others are
         estimates to start from. None: all valid ones.
     """
@@ -156,6 +156,7 @@ class CameraMotion:
     sigma_rad: float
     source: Source
     metric: bool = False
+    metric_source: str = ""
     given: Bool[np.ndarray, "t"] | None = None
 
     @property

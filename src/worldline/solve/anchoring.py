@@ -40,6 +40,9 @@ from worldline.solve.track_samples import TrackSamples, keyframes, mean_square, 
 MOVES_PX = 1.5
 """A camera whose translation moves the median point by less does not move."""
 
+LEAST_SHARED = 16
+"""Tracks that consecutive frames must share for cameras from tracks."""
+
 DRIFT = 0.03
 """How far a structure from tracks may drift, as a share of its size, before its poses are compared with known ones."""
 
@@ -171,9 +174,9 @@ def _start(task: _Task) -> _Start:
     found: RigidStructure | None
     try:
         found = task.free()
-    except SolveFailed:
+    except SolveFailed as failure:
         if not whole:
-            raise
+            raise SolveFailed(_why(task) or str(failure)) from failure
         found = None
     if poses is not None and whole and (found is None or not found.parallax):
         every = torch.ones_like(poses.known)
@@ -186,6 +189,20 @@ def _start(task: _Task) -> _Start:
     solved, intrinsics = torch.from_numpy(found.solved), torch.from_numpy(found.intrinsics)
     cameras = Cameras(torch.from_numpy(found.world_from_cam), solved, intrinsics, found.focal_sigma)
     return _Start(cameras, found.motion, False, found)
+
+
+def _why(task: _Task) -> str:
+    """What keeps the tracks from giving cameras: views that share too little; empty where it is something else."""
+    visible = task.tracks.visible
+    shared = (visible[1:] & visible[:-1]).sum(1)
+    few = np.flatnonzero(shared < LEAST_SHARED)
+    if len(few) == 0:
+        return ""
+    pair = f"frames {few[0]} and {few[0] + 1} share {shared[few[0]]}"
+    return (
+        f"consecutive frames overlap too little or move too far for tracks ({len(few)} of {len(shared)} pairs share "
+        f"fewer than {LEAST_SHARED}, {pair}); give frames closer together, or known poses or depth."
+    )
 
 
 def _through_lens(task: _Task, start: _Start) -> _Task:

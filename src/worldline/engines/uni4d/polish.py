@@ -15,6 +15,7 @@ from torch import Tensor
 
 from worldline.engines.uni4d import doubts, structure, uncertainty
 from worldline.engines.uni4d.inputs import Inputs
+from worldline.engines.uni4d.world import metric_source
 from worldline.geometry import se3
 from worldline.scene.journal import Arrays, pack, unpack
 from worldline.solve import bundle, terms
@@ -39,7 +40,7 @@ TRACKS, SIGHTINGS = 2500, 64
 def polished(inputs: Inputs, bundled: Arrays) -> Arrays:
     """The bundle, polished where nothing but the tracks speaks about the cameras; as it is elsewhere."""
     start = inputs.solved(bundled)
-    told = inputs.poses is not None or inputs.depth.source.name not in doubts.FROM_HERE
+    told = inputs.depth.source.name not in doubts.FROM_HERE or inputs.poses is not None or metric_source(inputs) != ""
     if told or structure.one_centre(start.world_from_cam):
         return bundled
     tracks, columns = inputs.static_tracks

@@ -39,8 +39,11 @@ def metric_source(inputs: Inputs) -> str:
         return "known poses"
     if inputs.depth.metric:
         return f"depth from {inputs.depth.source.name}"
-    known = motion is not None and motion.metric and inputs.observed.lengths is None
-    return "known camera motion" if known else ""
+    if motion is None or not motion.metric:
+        return ""
+    lengths = inputs.observed.lengths
+    by_lengths = lengths is not None and motion.metric_source in ("", named(lengths))
+    return "" if by_lengths else motion.metric_source or "known camera motion"
 
 
 def measured_lengths(inputs: Inputs, scene: Scene) -> LengthScale | None:
