@@ -24,6 +24,9 @@ from worldline.solve.structure import RigidStructure
 MOST, LEAST = 3.0, -2.0
 """Log odds that one frame may say for and against motion."""
 
+QUARTILES = 2.5
+"""A misfit whose median is more lower quartiles than this is not that of one scene."""
+
 
 @dataclass(frozen=True)
 class EvidenceSettings:
@@ -79,7 +82,7 @@ def frame_evidence(
     ways = [compared(chain, scene, luma, frame, side, limits, settings) for side in sides if side.frames]
     if not ways:
         return np.zeros(chain.grid_uv.shape[:2], dtype=np.float32)
-    limit = max(settings.threshold, settings.medians * _median(_least([way.misfit for way in ways])))
+    limit = max(settings.threshold, settings.medians * _usual(_least([way.misfit for way in ways])))
     odds = _least([_odds(way, limit, texture(luma[frame]), settings) for way in ways])
     return np.nan_to_num(odds).astype(np.float32)
 
@@ -130,7 +133,10 @@ def _least(maps: list[np.ndarray]) -> np.ndarray:
     return np.fmin(*maps) if len(maps) == 2 else maps[0]
 
 
-def _median(values: np.ndarray) -> float:
-    """Of the known values; 0 without any."""
+def _usual(values: np.ndarray) -> float:
+    """The median of the known values, as far as the smaller ones bear it out; 0 without any.
+
+    Something that moves may fill more than half of the image, and then has the median.
+    """
     known = values[np.isfinite(values)]
-    return float(np.median(known)) if known.size else 0.0
+    return float(min(np.median(known), QUARTILES * np.percentile(known, 25))) if known.size else 0.0
