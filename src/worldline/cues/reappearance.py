@@ -22,6 +22,8 @@ class Config:
 
     frames: int = 12
     """Frames after which a hidden point is given up; 0 searches for none."""
+    always: int = 3
+    """Frames in which it is searched for in every one, later in every other."""
     search_px: int = 4
     """How far around the guessed place its look is searched."""
     near_px: float = 1.0
@@ -102,7 +104,8 @@ def searched(
 ) -> Followed:
     """Hidden points, those that are found again with `hidden` 0 and their place."""
     textured = patches.texture_sigma_px(hidden.template, patch.noise) < config.textured_sigma_px
-    which = np.flatnonzero(textured & (hidden.hidden <= config.frames))
+    due = (hidden.hidden <= config.always) | (hidden.hidden % 2 == 0)
+    which = np.flatnonzero(textured & due & (hidden.hidden <= config.frames))
     if len(which) == 0:
         return hidden
     tried = hidden[which]
