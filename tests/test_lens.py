@@ -110,6 +110,12 @@ def test_the_focal_length_is_as_uncertain_as_it_is_wrong() -> None:
     assert np.abs(off).max() < 3.0 and np.sqrt(np.mean(np.square(off))) > 0.05
 
 
+def test_a_single_plane_leaves_the_focal_length_open() -> None:
+    true = walk(16, (1.0, 0.2, 0.1), (0.0, 0.05, 0.0))
+    found = solved(tracked(true, cloud(COUNT, 0, flat=True)), **ROUGHLY)
+    assert found.focal_sigma == ROUGHLY["focal_sigma"]
+
+
 def test_the_lens_term_has_the_derivative_that_it_claims() -> None:
     random = torch.Generator().manual_seed(0)
     points = torch.randn(6, 3, generator=random, dtype=torch.float64) + torch.tensor([0.0, 0.0, 4.0])

@@ -21,6 +21,9 @@ from worldline.solve.terms import PixelSamples
 from worldline.solve.track_cameras import Cameras, adjusted, reweighted, static_points
 from worldline.solve.track_samples import TrackSamples, log_misfit
 
+FLAT = 0.01
+"""Median distance from a plane, in median distances from the camera, below which the points are on it."""
+
 HELD_OUT = 5
 """Every so many of the tracks judges the lens instead of taking part."""
 
@@ -71,12 +74,26 @@ def calibrated(
     if len(track) < 64:
         return Lens(state.intrinsics, (), focal.sigma)
     wide = _fit(few, here, track, family, focal, s, s.distortion_sigma if distorts else 0.0)
-    sigma = float(wide.covariance[0, 0].sqrt().clamp_min(s.least_focal_sigma)) if focal.sigma > 0 else 0.0
+    sigma = max(s.least_focal_sigma, float(wide.covariance[0, 0].sqrt())) if focal.sigma > 0 else 0.0
+    sigma = focal.sigma if _flat(wide) else sigma
     if distorts and _believed(wide, s):
         plain = _fit(few, here, track, family, focal, s, 0.0)
         if _misfit(few.tracks(judges), state, wide) < _misfit(few.tracks(judges), state, plain):
             return Lens(_longer(state.intrinsics, wide), tuple(wide.lens[1:].tolist()), sigma)
     return Lens(state.intrinsics, (), sigma)
+
+
+def _flat(fit: LensFit) -> bool:
+    """Whether what is seen is one plane, under which many focal lengths have a minimum of their own."""
+    away = fit.points - fit.world_from_cam[0, :3, 3]
+    weight = torch.ones_like(away[:, :1])
+    distance = weight[:, 0]
+    for _ in range(5):
+        centre = (weight * away).sum(0) / weight.sum()
+        normal = torch.linalg.eigh((weight * (away - centre)).T @ (away - centre)).eigenvectors[:, 0]
+        distance = ((away - centre) @ normal).abs()
+        weight = 1 / (1 + (distance / distance.median().clamp_min(1e-9)).square())[:, None].square()
+    return float(distance.median()) < FLAT * float(away.norm(dim=-1).median())
 
 
 def _believed(fit: LensFit, s: StructureSettings) -> bool:
