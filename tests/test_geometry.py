@@ -281,6 +281,12 @@ def test_points_of_a_distorting_lens_project_back_to_their_pixels():
     close(uv, pixels.centres(60, 80, dtype=torch.float64), 1e-6)
 
 
+def test_undistorting_far_outside_of_the_image_stays_finite():
+    xy = torch.tensor([[3.0, 2.0], [30.0, -20.0], [1e4, 0.0]])
+    ideal = camera.undistort(xy, (0.18, -0.29))
+    assert bool((ideal.norm(dim=-1) <= 2.001 * xy.norm(dim=-1)).all())
+
+
 def test_distortion_agrees_with_opencv():
     distortion = (0.2, -0.1, 0.003, -0.002, 0.05)
     xy = 0.5 * normal(1, 30, 2)

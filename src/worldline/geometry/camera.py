@@ -152,11 +152,18 @@ def distort(xy: Float[Tensor, "*b 2"], distortion: tuple[float, ...]) -> Float[T
 
 
 def undistort(xy: Float[Tensor, "*b 2"], distortion: tuple[float, ...], *, steps: int = 20) -> Float[Tensor, "*b 2"]:
-    """The inverse of `distort` by fixed-point iteration; converges for the moderate distortion of real lenses."""
+    """The inverse of `distort` by fixed-point iteration; converges for the moderate distortion of real lenses.
+
+    Far outside of the image a distortion may have no inverse; what comes out there is never more than twice as far
+    from the centre as what went in.
+    """
     ideal, enough = xy.clone(), 1e-9 if xy.dtype == torch.float64 else 3e-6
+    farthest = 2 * xy.norm(dim=-1, keepdim=True)
     for _ in range(steps):
         step = xy - distort(ideal, distortion)
         ideal = ideal + step
+        reach = ideal.norm(dim=-1, keepdim=True)
+        ideal = torch.where(reach > farthest, ideal * (farthest / reach.clamp_min(1e-12)), ideal)
         if not bool((step.abs() > enough).any()):
             break
     return ideal
