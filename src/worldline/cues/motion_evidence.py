@@ -32,7 +32,7 @@ QUARTILES = 2.5
 class EvidenceSettings:
     """Pixels are those of the video."""
 
-    offsets: tuple[int, ...] = (2, 4, 6)
+    offsets: tuple[int, ...] = (2, 6)
     """Frames ahead and back in which a pixel is looked at."""
     model_px: float = 0.4
     """Error of the rigid scene itself, added to that of the flow."""
@@ -111,7 +111,7 @@ def compared(
             gap = luma[frame] - sample(luma[f], uv / chain.scale)
             total += known * _around(gap * gap, settings.window)
     misfit = (fit.residual_px**2 / variance).sum(0)
-    return Seen(*(np.sqrt(total * share) for total in (misfit, *differences)))
+    return Seen(*(np.sqrt(np.maximum(total, 0) * share) for total in (misfit, *differences)))
 
 
 def _odds(
