@@ -68,7 +68,7 @@ Choice: TypeAlias = Any
 
 
 def cue_models(kind: str) -> list[str]:
-    """Names of all cues of a kind (camera, tracks, moving, depth, flow): the files here and those of installed packages.
+    """Names of all cues of a kind (one of KINDS): the files here and those of installed packages.
 
     Raises:
         InputError: no such kind.

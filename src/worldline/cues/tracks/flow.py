@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from worldline.cues import following, optical_flow, seeds
 from worldline.cues.following import Row, Seeds, follow
 from worldline.cues.optical_flow import DenseFlow, dense_flow
+from worldline.cues.picture_area import picture_area
 from worldline.scene.journal import Arrays, Journal
 from worldline.scene.observations import Observations, PixelTracks, Source
 from worldline.scene.video import Video
@@ -115,6 +116,7 @@ def _tracked(
     count = len(video)
     rows: list[Row] = []
     started, asked = [uv], [query_frame]
+    shows = picture_area(video, round(config.seeding.border_px + config.following.patch.window_px))
 
     def given_and_uncovered(frame: int, image: np.ndarray, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         given = np.flatnonzero(query_frame == frame)
@@ -123,6 +125,7 @@ def _tracked(
         motion = flow.between(frame, frame + 1 if frame + 1 < count else frame - 1)
         taken = np.concatenate([live, uv[given]])
         fresh = seeds.grid_seeds(image, motion, taken, config.seeding, config.following.patch)
+        fresh = fresh[shows[tuple(fresh.astype(int)[:, ::-1].T)]]
         first = sum(len(s) for s in started)
         started.append(fresh)
         asked.append(np.full(len(fresh), frame))
