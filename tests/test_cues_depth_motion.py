@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from worldline import synthetic
+from worldline.cues import standing
 from worldline.cues.depth import motion
 from worldline.scene.journal import Journal
 from worldline.scene.observations import CameraMotion, DepthMaps, Observations, Source
@@ -74,7 +75,8 @@ def test_depth_is_positive_and_finite_everywhere(walked: DepthMaps) -> None:
 
 def test_movers_are_placed_with_a_large_sigma(walk: tuple[synthetic.Rendered, Observations], walked: DepthMaps) -> None:
     moving = np.asarray(walk[0].scene.moving) > 0
-    assert walked.sigma[moving].min() >= CONFIG.moving_sigma
+    assert walked.sigma[moving].min() >= CONFIG.standing.ground
+    assert np.median(walked.sigma[moving]) > 2 * np.median(walked.sigma[~moving])
     assert np.median(np.abs(np.log(walked.depth_z / walk[0].scene.depth_z))[moving]) < 0.5
 
 
@@ -96,5 +98,46 @@ def test_a_mover_stands_on_the_ground_below_it() -> None:
     ids = np.zeros((1, 40, 40), dtype=np.uint8)
     ids[0, 10:30, 15:25] = 1
     stack, sigma = inverse[None].copy(), np.full((1, 40, 40), 0.1, dtype=np.float32)
-    motion._stand(stack, sigma, ids, CONFIG)
+    standing.stand(stack, sigma, ids, 40.0, standing.Standing())
     assert stack[0, 10:30, 15:25].std() < 1e-6 and stack[0, 20, 20] == pytest.approx(inverse[29, 0], rel=0.1)
+
+
+def sensed(rendered: synthetic.Rendered, share: float, sigma: float = 0.01) -> DepthMaps:
+    """The exact depth with noise in a share of the pixels."""
+    random = np.random.default_rng(0)
+    true = np.asarray(rendered.scene.depth_z)
+    known = (random.random(true.shape) < share) & (true > 0) & np.isfinite(true)
+    noisy = np.where(known, true * np.exp(sigma * random.normal(size=true.shape)), 0).astype(np.float32)
+    return DepthMaps(noisy, np.full(true.shape, sigma, np.float32), Source("sensor"), metric=True)
+
+
+def test_known_depth_stays_as_it_is_and_completes_the_rest(walk: tuple[synthetic.Rendered, Observations]) -> None:
+    rendered, observed = walk
+    given = sensed(rendered, 0.03)
+    maps = depth_of(rendered, replace(observed, depth=given), CONFIG)
+    known = given.depth_z > 0
+    assert np.array_equal(maps.depth_z[known], given.depth_z[known]) and maps.metric
+    error = np.abs(np.log(maps.depth_z / np.asarray(rendered.scene.depth_z)))[~known]
+    assert np.median(error) < 0.03 and 0.3 < np.median(error / maps.sigma[~known]) < 1.2
+
+
+def test_without_parallax_a_sensor_alone_is_completed() -> None:
+    rendered, observed = observe("rotate")
+    given = sensed(rendered, 0.05)
+    maps = depth_of(rendered, replace(observed, camera_motion=None, depth=given), CONFIG)
+    known = given.depth_z > 0
+    error = np.abs(np.log(maps.depth_z / np.asarray(rendered.scene.depth_z)))[~known]
+    assert np.median(error) < 0.06 and motion.NO_PARALLAX not in maps.source.notes
+
+
+def test_a_mover_whose_foot_is_outside_the_image_is_hardly_placed() -> None:
+    inverse = np.repeat(np.linspace(0.1, 1, 40, dtype=np.float32)[:, None], 40, 1)[None]
+    sigma = np.full((1, 40, 40), 0.1, dtype=np.float32)
+    found = []
+    for bottom in (30, 40):
+        ids = np.zeros((1, 40, 40), dtype=np.uint8)
+        ids[0, 10:bottom, 15:25] = 1
+        doubt = sigma.copy()
+        standing.stand(inverse.copy(), doubt, ids, 400.0, standing.Standing())
+        found.append(doubt[0, 15, 20])
+    assert found[1] > 2 * found[0]

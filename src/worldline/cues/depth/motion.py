@@ -3,7 +3,8 @@
 Each pixel is followed along the flow through frames at several baselines; its inverse depth is the weighted least
 squares solution along its own ray, its sigma comes from the parallax and from how well the frames agree. Where that
 says nothing (no texture, no parallax, hidden) depth is completed within similar colours from where it does. What
-moves stands where it touches the ground. All depths share the scale of the camera motion.
+moves stands where it touches the ground. All depths share the scale of the camera motion. Depth that is known in some
+pixels stays as it is there and is evidence for the others.
 
 Source of the completion: Barron and Poole, "The Fast Bilateral Solver", ECCV 2016.
 """
@@ -12,19 +13,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.ndimage import gaussian_filter1d, percentile_filter
+from jaxtyping import Float, Int
+from scipy.ndimage import gaussian_filter1d
 
 from worldline.cues import optical_flow
 from worldline.cues.edge_aware import BilateralGrid, guided
+from worldline.cues.known_depth import InverseDepth, known_evidence, merged, respecting, scale_between
 from worldline.cues.optical_flow import dense_flow
-from worldline.cues.parallax import FlowChain, believed, inverse_depth_limits, static_hypothesis, static_tracks
+from worldline.cues.parallax import (
+    FlowChain,
+    believed,
+    inverse_depth_limits,
+    lens_of,
+    static_hypothesis,
+    static_tracks,
+)
 from worldline.cues.rigid_scene import camera_motion_of, rigid_scene
+from worldline.cues.standing import Standing, stand
 from worldline.geometry import pixels
 from worldline.scene.journal import Arrays, Journal, content_key
 from worldline.scene.observations import DepthMaps, MovingMasks, Observations, Source
@@ -35,8 +44,9 @@ NO_PARALLAX = (
     "the camera does not move enough to see depth; the depth maps are a guess (farther up in the image is farther)."
 )
 
-GROUND_SIGMA = 0.12
-"""Standard deviation of log depth up to which a static pixel speaks about the ground."""
+
+PLACED = 0.05
+"""Share of an object's pixels with known depth from which it needs no ground to stand on."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +63,6 @@ class Config:
     """Of the camera motion and the lens, added to every depth."""
     cell_sigma: float = 0.08
     """Spread of depth within a cell of similar place and colour."""
-    moving_sigma: float = 0.35
-    """Of what moves and is placed by its contact with the ground."""
     unseen_sigma: float = 0.7
     """Of what is completed from far away."""
     guess_sigma: float = 1.0
@@ -65,18 +73,16 @@ class Config:
     """Greatest depth, in medians of the scene."""
     frame_scale_sigma: float = 0.02
     """How far the scale of a depth map may be off the camera motion's."""
-    stride_frames: int = 13
-    """Frames over which an object touches the ground at least once."""
+    standing: Standing = field(default_factory=Standing)
+    """How what moves is placed."""
     threads: int = 2
     """Frames that are worked on at once."""
     flow: optical_flow.Config = field(default_factory=optical_flow.fine)
 
-
-class InverseDepth(NamedTuple):
-    """Inverse depth of the pixels of a frame and its standard deviation, infinite where nothing is known."""
-
-    value: Float[np.ndarray, "h w"]
-    sigma: Float[np.ndarray, "h w"]
+    @classmethod
+    def fast(cls) -> Config:
+        """Smaller maps and fewer frames around each, on faster flow."""
+        return cls(side=288, offsets=(2, 8, 20), flow=optical_flow.fast())
 
 
 @dataclass(frozen=True)
@@ -94,16 +100,23 @@ class MotionDepth:
         flow = dense_flow(video, journal, config=self.config.flow) if scene.parallax else None
         height, width = optical_flow.reduced_size(video.height, video.width, self.config.side)
 
+        given = observed.depth
+
         def compute() -> Arrays:
             chain = FlowChain.of(flow, height, width) if flow is not None else None
             ids = _reduced_masks(moving, height, width)
-            depth_z, sigma = depth_maps(video, scene, chain, ids, self.config, journal.progress.share)
+            depth_z, sigma = depth_maps(video, scene, chain, ids, self.config, journal.progress.share, given=given)
             return {"depth_z": depth_z, "sigma": sigma}
 
-        key = (self.config, content_key(scene.world_from_cam, scene.intrinsics, moving.ids))
+        known = given and content_key(np.asarray(given.depth_z), np.asarray(given.sigma))
+        key = (self.config, content_key(scene.world_from_cam, scene.intrinsics, moving.ids), scene.distortion, known)
         found = journal.run("depth/motion", compute, settings=key)
-        source = Source("depth/motion", notes=() if scene.parallax else (NO_PARALLAX,))
-        depth = DepthMaps(found["depth_z"], found["sigma"], source, frame_scale_sigma=self.config.frame_scale_sigma)
+        if given is not None:
+            source = replace(given.source, name=f"{given.source.name}, completed")
+            depth = replace(given, depth_z=found["depth_z"], sigma=found["sigma"], source=source)
+        else:
+            source = Source("depth/motion", notes=() if scene.parallax else (NO_PARALLAX,))
+            depth = DepthMaps(found["depth_z"], found["sigma"], source, frame_scale_sigma=self.config.frame_scale_sigma)
         return Observations(depth=depth, camera_motion=camera_motion_of(scene))
 
 
@@ -119,31 +132,75 @@ def depth_maps(
     ids: Int[np.ndarray, "t h w"],
     config: Config,
     report: Callable[[float], None] = lambda share: None,
-) -> tuple[Float[np.ndarray, "t h w"], Float[np.ndarray, "t h w"]]:
-    """Depth and its log sigma for every frame; without a flow chain, the guess of a clip without parallax."""
+    *,
+    given: DepthMaps | None = None,
+) -> tuple[Float[np.ndarray, "t H W"], Float[np.ndarray, "t H W"]]:
+    """Depth and its log sigma for every frame; without a flow chain, the guess of a clip without parallax.
+
+    Known depth (`given`) stays where it is, and gives the maps their size if that is larger.
+    """
     inverse = np.empty(ids.shape, dtype=np.float32)
     sigma = np.empty(ids.shape, dtype=np.float32)
 
     def one(t: int) -> None:
-        if chain is None:
+        seen, trust = _evidence(video, scene, chain, ids, t, config, given)
+        if chain is None and given is None:
             inverse[t], sigma[t] = _guess(*ids[t].shape), config.guess_sigma
         else:
-            seen = triangulated(chain, scene, t, config)
-            trust = believed(video, t, *ids[t].shape) * (ids[t] == 0)
             inverse[t], sigma[t] = completed(video, scene, t, seen, trust, config)
 
     with ThreadPoolExecutor(config.threads) as pool:
         for done, _ in enumerate(pool.map(one, range(len(ids))), start=1):
             report(done / len(ids))
-    _stand(inverse, sigma, ids, config)
-    return 1 / inverse, np.hypot(sigma, config.model_sigma)
+    focal_px = float(scene.intrinsics[0]) * ids.shape[2] / video.width
+    stand(inverse, sigma, ids if given is None else _unplaced(ids, given), focal_px, config.standing)
+    depth_z, sigma = 1 / inverse, np.hypot(sigma, config.model_sigma)
+    if given is None or given.depth_z.shape[1] < ids.shape[1]:
+        return depth_z, sigma
+    maps = [respecting(depth_z[t], sigma[t], given, t) for t in range(len(ids))]
+    return np.stack([z for z, _ in maps]), np.stack([s for _, s in maps])
+
+
+def _evidence(
+    video: Video,
+    scene: RigidStructure,
+    chain: FlowChain | None,
+    ids: Int[np.ndarray, "t h w"],
+    frame: int,
+    config: Config,
+    given: DepthMaps | None,
+) -> tuple[InverseDepth, Float[np.ndarray, "h w"]]:
+    """What motion and known depth say about the pixels of a frame, and how far that is to be trusted."""
+    shape = ids[frame].shape
+    nothing = InverseDepth(np.zeros(shape, dtype=np.float32), np.full(shape, np.inf, dtype=np.float32))
+    seen, trust = nothing, np.zeros(shape, dtype=np.float32)
+    if chain is not None:
+        seen = triangulated(chain, scene, frame, config)
+        trust = believed(video, frame, *shape) * (ids[frame] == 0)
+    if given is None:
+        return seen, trust
+    known = known_evidence(given, frame, *shape)
+    factor = scale_between(seen, known) if chain is not None else 1.0
+    return merged(InverseDepth(seen.value * factor, seen.sigma * factor), trust, known)
+
+
+def _unplaced(ids: Int[np.ndarray, "t h w"], given: DepthMaps) -> Int[np.ndarray, "t h w"]:
+    """The moving objects of the frames in which hardly any of their pixels have a known depth."""
+    out = ids.copy()
+    for t in range(len(ids)):
+        known = np.isfinite(known_evidence(given, t, *ids[t].shape).sigma)
+        numbers = np.unique(ids[t][ids[t] > 0])
+        placed = [n for n in numbers.tolist() if known[ids[t] == n].mean() > PLACED]
+        out[t][np.isin(ids[t], placed)] = 0
+    return out
 
 
 def triangulated(chain: FlowChain, scene: RigidStructure, frame: int, config: Config) -> InverseDepth:
     """Inverse depth of every pixel from its sightings alone."""
     seen = chain.follow(frame, [o for k in config.offsets for o in (-k, k)])
     _, greatest = inverse_depth_limits(scene, frame)
-    fit = static_hypothesis(seen, chain.grid_uv, scene.world_from_cam, frame, scene.intrinsics)
+    lens = lens_of(scene, chain)
+    fit = static_hypothesis(seen, chain.grid_uv, scene.world_from_cam, frame, scene.intrinsics, lens=lens)
     variance = seen.sigma_px**2 + config.pose_px**2
     count = np.isfinite(seen.sigma_px).sum(0)
     misfit = np.minimum(fit.residual_px**2 / variance, 25).sum(0) / np.maximum(2 * count - 1, 1)
@@ -158,8 +215,7 @@ def completed(
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
     """Inverse depth everywhere and the sigma of its log: what was seen, smoothed and filled within similar colours."""
     image = cv2.resize(np.asarray(video.frames[frame]), trust.shape[::-1], interpolation=cv2.INTER_AREA)
-    depth_z, static = static_tracks(scene, frame)
-    usual = float(np.median(1 / depth_z[static])) if static.any() else 1 / MEDIAN_DEPTH
+    usual = _usual(scene, frame, seen)
     spread = config.cell_sigma * usual
     weight = trust / (1 + (seen.sigma / spread) ** 2)
     grid = BilateralGrid.of(image, place_px=12, luma=16, chroma=10)
@@ -176,6 +232,15 @@ def completed(
     return inverse.astype(np.float32), sigma.astype(np.float32)
 
 
+def _usual(scene: RigidStructure, frame: int, seen: InverseDepth) -> float:
+    """Inverse depth of what is seen well, else of the static tracks, else of the scene."""
+    well = (seen.sigma < 0.1 * seen.value) & (seen.value > 0)
+    if well.mean() > 0.02:
+        return float(np.median(seen.value[well]))
+    depth_z, static = static_tracks(scene, frame)
+    return float(np.median(1 / depth_z[static])) if static.any() else 1 / MEDIAN_DEPTH
+
+
 def _with_rows(values: np.ndarray, weight: np.ndarray, usual: float) -> np.ndarray:
     """Targets that fall back, where nothing is seen, on the weighted mean of their image row."""
     sums, total = (values * weight).sum(1), weight.sum(1)
@@ -188,67 +253,6 @@ def _guess(height: int, width: int) -> Float[np.ndarray, "h w"]:
     """A ground that recedes upwards, with the scene's median depth in the middle."""
     down = pixels.centres(height, width).numpy()[..., 1] / height
     return (0.4 + 1.2 * down) / MEDIAN_DEPTH
-
-
-def _stand(inverse: np.ndarray, sigma: np.ndarray, ids: np.ndarray, config: Config) -> None:
-    """Put every moving object, as a whole, at the depth of the ground where it touches it, steady over time.
-
-    Off the ground (a jump, a bounce) that place is too far, never too near: the nearer places around it count.
-    """
-    for number in range(1, int(ids.max()) + 1):
-        frames = np.flatnonzero((ids == number).any((1, 2)))
-        if len(frames) == 0:
-            continue
-        contact = np.log([_contact(inverse[t], sigma[t], ids[t] == number, ids[t] > 0) for t in frames])
-        grounded = percentile_filter(contact, 80, size=config.stride_frames, mode="nearest")
-        steady = np.exp(gaussian_filter1d(grounded, 2.0, mode="nearest"))
-        for t, q in zip(frames, steady, strict=True):
-            inside = ids[t] == number
-            inverse[t][inside] = q
-            sigma[t][inside] = np.maximum(config.moving_sigma, sigma[t][inside])
-
-
-def _contact(
-    inverse: Float[np.ndarray, "h w"],
-    sigma: Float[np.ndarray, "h w"],
-    inside: Bool[np.ndarray, "h w"],
-    moving: Bool[np.ndarray, "h w"],
-) -> float:
-    """Inverse depth of the ground under the lowest part of a region.
-
-    The inverse depth of a plane is affine in the image, so the ground is fitted to the well known static pixels
-    around the contact, robustly; without enough of them the static ring around the lowest part has to do.
-    """
-    height, width = inverse.shape
-    rows = np.flatnonzero(inside.any(1))
-    foot, lowest = rows[-1], rows[-1] - max(2, round(0.05 * (rows[-1] - rows[0])))
-    middle = float(np.flatnonzero(inside[lowest:].any(0)).mean())
-    near = cv2.dilate(moving.astype(np.uint8), np.ones((7, 7), dtype=np.uint8)) > 0
-    v, u = np.nonzero((sigma < GROUND_SIGMA) & ~near)
-    dv, du = (v - foot) / height, (u - middle) / width
-    use = (np.abs(dv) < 0.2) & (np.abs(du) < 0.3)
-    if use.sum() >= 100:
-        v, u, dv, du = v[use], u[use], dv[use], du[use]
-        known = inverse[v, u].astype(np.float64)
-        weight = np.exp(-((dv / 0.1) ** 2)) / (sigma[v, u] * known) ** 2
-        ground = _affine(np.stack([np.ones_like(du), du, dv], 1), known, weight)[0]
-        if 0.5 < ground / np.median(known) < 2.0:
-            return float(ground)
-    ring = (cv2.dilate(inside.astype(np.uint8), np.ones((7, 7), dtype=np.uint8)) > 0) & ~moving
-    ring[:lowest] = False
-    return float(np.median(inverse[ring])) if ring.any() else float(np.median(inverse[inside]))
-
-
-def _affine(
-    places: Float[np.ndarray, "n 3"], values: Float[np.ndarray, "n"], weight: Float[np.ndarray, "n"], steps: int = 8
-) -> Float[np.ndarray, "3"]:
-    """Coefficients of an affine function, by least squares reweighted with a Cauchy loss at 4 % of the values."""
-    now, scale = weight, 0.04 * np.median(values)
-    for _ in range(steps):
-        normal = (places * now[:, None]).T @ places
-        found = np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(3), (places * now[:, None]).T @ values)
-        now = weight / (1 + ((places @ found - values) / scale) ** 2)
-    return found
 
 
 def _reduced_masks(moving: MovingMasks, height: int, width: int) -> Int[np.ndarray, "t h w"]:
