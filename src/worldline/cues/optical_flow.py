@@ -201,12 +201,11 @@ def _both_ways(video: Video, step: int, config: Config, report: Callable[[float]
 def _matched(first: np.ndarray, second: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Flow from the first image to the second and back, with more patience where the two disagree."""
     flows = _match(first, second, config), _match(second, first, config)
-    share = consistent_share(*flows)
-    if share >= RESCUED_SHARE:
+    if consistent_share(*flows) >= RESCUED_SHARE:
         return flows
-    patient = replace(config, descent_iterations=RESCUE_ITERATIONS)
-    again = _match(first, second, patient), _match(second, first, patient)
-    return again if consistent_share(*again) > share else flows
+    again = _patiently(first, second, config)
+    better = _agreeing_share(first, second, *again) > _agreeing_share(first, second, *flows)
+    return again if better else flows
 
 
 def consistent_share(forward: Float[np.ndarray, "h w 2"], backward: Float[np.ndarray, "h w 2"]) -> float:

@@ -19,7 +19,11 @@ from worldline.scene.observations import PixelFlow
 from worldline.scene.scene import Scene
 
 STILL_SIGMAS = 3.0
-"""A pixel that the masks call static is still up to this many standard deviations of its displacement."""
+"""A pixel that the masks call static is still up to this many standard deviations of its displacement..."""
+
+STILL_TREMBLES = 4.0
+"""...and up to this many times the median displacement of all such pixels: a sigma may hold errors common to both
+ends, which move nothing."""
 
 EDGE = 0.03
 """Neighbouring depths that differ by more (of the depth) are two surfaces: the nearest pixel is taken, not a mean."""
@@ -75,6 +79,15 @@ class _Surface:
         across = np.nan_to_num(sigma_px, posinf=0) * np.sqrt(2) / float(self.intrinsics[0])
         points = self.points_world(uv, torch.from_numpy(depth))
         return points.numpy(), known, depth * np.hypot(relative, across)
+
+
+def _tremble(moved: np.ndarray, sigma_m: np.ndarray, first: _Surface, static: np.ndarray) -> np.ndarray:
+    """Displacement up to which a static pixel has none."""
+    sigma = STILL_SIGMAS * np.hypot(sigma_m, first.sigma * first.depth_z)
+    if not static.any():
+        return sigma
+    usual = np.median(np.linalg.norm(moved[static], axis=-1) / first.depth_z[static])
+    return np.minimum(sigma, STILL_TREMBLES * usual * first.depth_z)
 
 
 def depth_at(
