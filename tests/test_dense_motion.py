@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.engines.uni4d.dense_motion import dense_motion, depth_at
+from worldline.engines.uni4d import dense_motion as stage
+from worldline.engines.uni4d.dense_motion import depth_at
 from worldline.geometry import pixels, se3
 from worldline.geometry.camera import Camera
+from worldline.scene.motion import Flow
 from worldline.scene.observations import PixelFlow, Source
 from worldline.scene.scene import Scene
 
@@ -51,6 +53,11 @@ def made(marked: bool, sigma: float = 0.005) -> tuple[Scene, PixelFlow, np.ndarr
     shift = np.stack([np.zeros_like(uv), uv_there - uv]).astype(np.float32)
     flow = PixelFlow(0, shift, np.full((2, H, W), 0.1, np.float32), Source("truth"))
     return scene, flow, truth
+
+
+def dense_motion(scene: Scene, flow: PixelFlow) -> Flow:
+    """The stage's arrays as the scene holds them."""
+    return Flow(flow.reference, **stage.dense_motion(scene, flow))
 
 
 def wall_seen_from(world_from_cam: np.ndarray, uv: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from worldline.geometry import camera, pixels, se3
-from worldline.scene.motion import Flow
+from worldline.scene.journal import Arrays
 from worldline.scene.observations import PixelFlow
 from worldline.scene.scene import Scene
 
@@ -29,8 +29,8 @@ EDGE = 0.03
 """Neighbouring depths that differ by more (of the depth) are two surfaces: the nearest pixel is taken, not a mean."""
 
 
-def dense_motion(scene: Scene, flow: PixelFlow) -> Flow:
-    """Displacement in the world of every pixel of the reference frame, to all frames, and where it is known."""
+def dense_motion(scene: Scene, flow: PixelFlow) -> Arrays:
+    """`displacement` (T, H, W, 3) in the world of every pixel of the reference frame, and where it is `valid`."""
     ref, size = flow.reference, (scene.height, scene.width)
     place, static = pixels.centres(*size).double(), np.asarray(scene.moving[ref]) == 0
     first = _Surface.of(scene, ref)
@@ -48,7 +48,7 @@ def dense_motion(scene: Scene, flow: PixelFlow) -> Flow:
         )
         valid[t] = known & first.valid & np.isfinite(sigma_px)
         displacement[t] = np.where((valid[t] & ~still)[..., None], moved, 0)
-    return Flow(ref, displacement, valid)
+    return {"displacement": displacement, "valid": valid}
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,5 +66,5 @@ class Uni4D:
         if observed.flow is None:
             return None
         flow = observed.flow
-        found = journal.run("dense motion", lambda: vars(dense_motion(scene, flow)), settings=self.config)
-        return Flow(int(found["reference"]), found["displacement"], found["valid"])
+        found = journal.run("dense motion", lambda: dense_motion(scene, flow), settings=self.config)
+        return Flow(flow.reference, found["displacement"], found["valid"])

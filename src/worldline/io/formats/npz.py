@@ -94,7 +94,8 @@ def _arrays(scene: Scene) -> Iterator[tuple[str, Any]]:
         yield f"health/{name}", np.asarray(values)
     for group in ("tracks", "flow", "camera_sigma"):
         value = getattr(scene, group)
-        for name, array in vars(value).items() if value is not None else ():
+        held = vars(value).items() if value is not None else ()
+        for name, array in ((name, array) for name, array in held if array is not None):
             yield f"{group}/{name}", np.asarray(array) if isinstance(array, int | float) else array
 
 
