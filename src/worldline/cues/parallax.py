@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 
+from worldline.cues.lens_table import ideal_uv
 from worldline.cues.optical_flow import DenseFlow, sample
 from worldline.geometry import pixels
-from worldline.geometry.camera import Camera, ideal_uv, real_uv
+from worldline.geometry.camera import Camera, real_uv
 from worldline.scene.observations import DepthMaps
 from worldline.scene.video import Video
 from worldline.solve.structure import RigidStructure
