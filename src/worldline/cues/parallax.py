@@ -154,8 +154,9 @@ class FlowChain:
     def _lost(self, uv: np.ndarray, step: np.ndarray) -> np.ndarray:
         height, width = self.size
         margin = BORDER * max(height, width)
-        outside = (uv < margin).any(-1) | (uv[..., 0] > width - margin) | (uv[..., 1] > height - margin)
-        return outside | (step[..., 2] > 1 + 0.05 * np.abs(step[..., :2]).sum(-1))
+        u, v = uv[..., 0], uv[..., 1]
+        outside = (u < margin) | (v < margin) | (u > width - margin) | (v > height - margin)
+        return outside | (step[..., 2] > 1 + 0.05 * (np.abs(step[..., 0]) + np.abs(step[..., 1])))
 
 
 def static_hypothesis(
@@ -191,7 +192,7 @@ def static_hypothesis(
     xy = (sightings.uv - c) / f
     slope = (moved[..., :2] - xy * moved[..., 2:]) * f
     offset = (xy * turned[..., 2:] - turned[..., :2]) * f
-    along, wanted, power = (slope * offset).sum(-1), (offset * offset).sum(-1), (slope * slope).sum(-1)
+    along, wanted, power = _dot(slope, offset), _dot(offset, offset), _dot(slope, slope)
     base = 1 / (sightings.sigma_px**2 * turned[..., 2] ** 2)
     weight = base
     for _ in range(rounds):
@@ -202,7 +203,12 @@ def static_hypothesis(
         weight = base / (1 + square / 9)
     z = np.maximum(turned[..., 2] + q * moved[..., 2], 0.05)
     off = (offset - q[..., None] * slope) / z[..., None]
-    return Parallax(q, information, np.sqrt((off * off).sum(-1)), sightings.uv - off)
+    return Parallax(q, information, np.sqrt(_dot(off, off)), sightings.uv - off)
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Over the last axis of two; numpy's own sum over so short an axis takes several times as long."""
+    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1]
 
 
 def lens_of(scene: RigidStructure, chain: FlowChain) -> Camera | None:
