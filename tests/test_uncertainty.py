@@ -128,7 +128,13 @@ def test_each_thing_distrusted_is_one_sentence() -> None:
     checked = {"static_sightings": np.full(10, 200.0), "fitting_share": np.ones(10), "depth_scale": np.ones(10)}
     checked["static_sightings"][4:6], checked["trust"] = 5, np.ones(10)
     checked["trust"][4:6] = 0.1
-    certain = {"focal": np.array(0.01), "outcome": pack({"unmodelled": 0.0})}
+    centre = np.full(10, 0.1)
+    certain = {"centre": centre, "focal": np.array(0.01), "outcome": pack({"unmodelled": 0.0})}
     assert health.distrusted(checked, certain) == ("frames 4 to 5 have few static tracks to tell the camera from.",)
-    said = health.distrusted(checked, {"focal": np.array(0.2), "outcome": pack({"unmodelled": 0.05})})
+    unsure = {"centre": centre, "focal": np.array(0.2), "outcome": pack({"unmodelled": 0.05})}
+    said = health.distrusted(checked, unsure)
     assert len(said) == 3 and "20 %" in said[1] and "5 %" in said[2]
+    checked["trust"] = np.full(10, 0.1)
+    assert len(health.distrusted(checked, unsure)) == 3  # the clip's doubts are said once, not for every frame
+    assert any("uncertain camera" in s for s in health.distrusted(checked, certain))
+    assert "more than 30 %" in health.distrusted(checked, {**unsure, "focal": np.array(2.0)})[1]

@@ -23,6 +23,12 @@ FEW = 30.0
 MOST = 0.6
 """Share of all frames from which they are not named one by one."""
 
+WORSE = 2.0
+"""Times the usual uncertainty of a camera from which a frame of an uncertain clip is named."""
+
+MUCH = 0.3
+"""Relative uncertainty above which its size means nothing."""
+
 DOUBTFUL = 0.5
 """Probability of being good below which a frame is named."""
 
@@ -59,24 +65,37 @@ def within(limit: float, sigma: Float[np.ndarray, "t"]) -> Float[np.ndarray, "t"
 
 
 def distrusted(health: Mapping[str, np.ndarray], doubts: Arrays) -> tuple[str, ...]:
-    """One sentence for each thing that is not to be trusted."""
+    """One sentence for each thing that is not to be trusted; what the whole clip suffers from is not said per frame."""
     few = health["static_sightings"] * health["fitting_share"] < FEW
     shifted = np.abs(np.log(health["depth_scale"] / np.median(health["depth_scale"]))) > 0.2
     doubtful = health["trust"] < DOUBTFUL
+    whole = _of_the_clip(doubts)
+    unsure = doubtful & ~few & ~shifted
+    if whole:
+        unsure &= doubts["centre"] > WORSE * np.median(doubts["centre"])
     named = {
         "few static tracks to tell the camera from": doubtful & few,
         "a depth map of another scale than the others": doubtful & shifted & ~few,
-        "an uncertain camera": doubtful & ~few & ~shifted,
+        "an uncertain camera": unsure,
     }
     said = [f"{spans(frames)} {_have(frames)} {what}." for what, frames in named.items() if frames.any()]
+    return (*said, *whole)
+
+
+def _of_the_clip(doubts: Arrays) -> list[str]:
+    said = []
     if (focal := float(doubts["focal"])) > 0.05:
-        said.append(f"the focal length is uncertain by {100 * focal:.0f} %; give it if you know it (--focal or --fov).")
+        said.append(f"the focal length is uncertain by {_share(focal)}; give it if you know it (--focal or --fov).")
     if (model := float(unpack(doubts["outcome"]).get("unmodelled", 0.0))) > 0.02:
         said.append(
             f"the images show lens distortion or a rolling shutter that is not modelled: depth and cameras may be off "
-            f"by {100 * model:.0f} %; give the camera's calibration if you have it."
+            f"by {_share(model)}; give the camera's calibration if you have it."
         )
-    return tuple(said)
+    return said
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %" if value < MUCH else f"more than {100 * MUCH:.0f} %"
 
 
 def spans(frames: Bool[np.ndarray, "t"]) -> str:
