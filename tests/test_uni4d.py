@@ -107,6 +107,24 @@ def test_a_camera_that_only_turns_stays_where_it_is():
     assert outcome["centres"] == "held"
 
 
+def test_known_poses_give_the_scale_whatever_that_of_a_first_guess_and_its_depth(world):
+    rendered, observed = world
+    truth = rendered.scene.world_from_cam
+    ends = np.zeros(len(truth), bool)
+    ends[[0, -1]] = True
+    guess = truth.copy()
+    guess[~ends, :3, 3] *= 0.9
+    known = CameraMotion(guess, np.ones(len(truth), bool), 0.01, 0.01, Source("test"), metric=True, given=ends)
+    cue = replace(observed.depth, depth_z=1.045 * observed.depth.depth_z, metric=False, frame_scale_sigma=0.001)
+    scene = uni4d.build(uni4d.Config.tiny())(
+        rendered.video, replace(observed, camera_motion=known, depth=cue), Journal("sized")
+    )
+    reach = [np.linalg.norm(m[-1, :3, 3] - m[0, :3, 3]) for m in (scene.world_from_cam, truth)]
+    assert abs(reach[0] / reach[1] - 1) < 0.01
+    still = (rendered.scene.moving == 0) & rendered.scene.valid & scene.valid
+    assert abs(np.median(scene.depth_z[still] / rendered.scene.depth_z[still]) - 1) < 0.02
+
+
 def test_one_frame_and_missing_cues_are_refused_in_one_sentence(world):
     rendered, observed = world
     with pytest.raises(MissingObservation, match="depth"):

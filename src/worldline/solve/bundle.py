@@ -19,15 +19,22 @@ from worldline.solve.robust import GemanMcClure, Loss
 from worldline.solve.schur import Schur
 from worldline.solve.terms import PixelSamples
 
+FREE_SCALE = 3.0
+"""Standard deviation of a log scale about which nothing is known."""
+
 
 @dataclass(frozen=True, eq=False)
 class DepthSamples:
-    """The depth cue at every sighting: log depth, its sigma, and the mean and spread of the log scale of a frame."""
+    """The depth cue at every sighting: log depth, its sigma, and the mean and spread of the log scale of a frame.
+
+    `scale_free`: the frames share one scale, but nothing is known about it (something else fixes the size).
+    """
 
     log_depth: Float[Tensor, "m"]
     sigma: Float[Tensor, "m"]
     scale_sigma: float
     scale_mean: float = 0.0
+    scale_free: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +99,21 @@ def adjust(
         parts.append(terms.prior("log_focal", mean, focal_sigma))
     if depth is not None:
         parts.append(terms.log_depth(samples, depth.log_depth, depth.sigma, GemanMcClure(4.0)))
-        mean = torch.full_like(state["log_depth_scale"], depth.scale_mean)
-        parts.append(terms.prior("log_depth_scale", mean, depth.scale_sigma))
+        parts.extend(_of_scales(state["log_depth_scale"], depth))
         wanted.add("log_depth_scale")
     solution = minimise(state, parts, wanted if free is None else free, Schur("points"), stop)
     out = solution.state
     intrinsics = torch.cat([intrinsics[:2] * out["log_focal"][0].exp(), intrinsics[2:]])
     square = parts[0].squares(out)
     return BundleResult(out["world_from_cam"], intrinsics, out["points"], out["log_depth_scale"], square, solution)
+
+
+def _of_scales(log_depth_scale: Float[Tensor, "t 1"], depth: DepthSamples) -> list[Term]:
+    """The scales of the frames near the mean that they have, or near each other."""
+    mean = torch.full_like(log_depth_scale, depth.scale_mean)
+    if not depth.scale_free:
+        return [terms.prior("log_depth_scale", mean, depth.scale_sigma)]
+    return [terms.prior("log_depth_scale", mean, FREE_SCALE), terms.alike("log_depth_scale", mean, depth.scale_sigma)]
 
 
 def _gauge(world_from_cam: Tensor, depth: DepthSamples | None) -> list[Term]:

@@ -167,6 +167,21 @@ def prior(variable: str, mean: Tensor, sigma: Tensor | float, loss: Loss | None 
     return Term(f"prior {variable}", ((variable, rows),), residual, jacobian, loss or Square())
 
 
+def alike(variable: str, like: Float[Tensor, "t 1"], sigma: float) -> Term:
+    """Keeps the rows of a plain variable of one number near that of the first, wherever that is."""
+    others = torch.arange(1, len(like), device=like.device)
+    slope = torch.full_like(like[1:], 1 / sigma)[..., None]
+
+    def residual(first: Tensor, x: Tensor) -> Tensor:
+        return (x - first) / sigma
+
+    def jacobian(first: Tensor, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return residual(first, x), [-slope, slope]
+
+    uses = ((variable, torch.zeros_like(others)), (variable, others))
+    return Term(f"alike {variable}", uses, residual, jacobian)
+
+
 def motion_prior(
     reference: Float[Tensor, "t 4 4"],
     rows: Int[Tensor, "m"],

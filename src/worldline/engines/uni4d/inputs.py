@@ -19,7 +19,7 @@ from worldline.geometry import se3
 from worldline.scene.journal import Arrays
 from worldline.scene.observations import DepthMaps, MovingMasks, Observations, PixelTracks
 from worldline.scene.video import Video
-from worldline.solve.known_poses import KnownPoses
+from worldline.solve.known_poses import OFF_SIGMAS, KnownPoses
 from worldline.solve.nonrigid import Weights
 
 
@@ -91,6 +91,11 @@ class Inputs:
         """Where the tracks are in the images and in the maps that cover them."""
         assert self.observed.tracks is not None
         return self.observed.tracks.uv
+
+    @property
+    def sized_by_poses(self) -> bool:
+        """Whether known poses are far enough apart to give the size of the scene."""
+        return self.poses is not None and self.poses.reach > OFF_SIGMAS * self.poses.sigma_m
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """On the solver's device, floats in its precision."""

@@ -85,7 +85,7 @@ def bundle(inputs: Inputs, found: Arrays) -> Arrays:
     )  # fmt: skip
     bundled = structure.bundle_cameras(
         tracks, inputs.tracks.query_frame[columns], start, inputs.config.bundling, focal_sigma=inputs.focal_sigma,
-        poses=_solvable(inputs, tracks),
+        poses=_solvable(inputs, tracks), sized_by_poses=inputs.sized_by_poses and not inputs.depth.metric,
     )  # fmt: skip
     result = bundled.cameras
     return {

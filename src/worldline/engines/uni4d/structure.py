@@ -16,7 +16,7 @@ from torch import Tensor
 from worldline.solve import bundle, terms
 from worldline.solve.anchored_bundle import share_of
 from worldline.solve.bundle import BundleResult, DepthSamples
-from worldline.solve.known_poses import KnownPoses, pose_prior
+from worldline.solve.known_poses import KnownPoses, pose_prior, world_from_structure
 from worldline.solve.problem import Stop, Term
 from worldline.solve.robust import GemanMcClure
 from worldline.solve.terms import PixelSamples
@@ -130,10 +130,12 @@ def bundle_cameras(
     *,
     focal_sigma: float,
     poses: KnownPoses | None = None,
+    sized_by_poses: bool = False,
 ) -> Bundled:
     """Coarse solve, structure for the subset, fine solve, drop the misfits, last solve; kept only if better.
 
-    Known poses hold the world, each with its own sigma, in place of the first camera.
+    Known poses hold the world, each with its own sigma, in place of the first camera. If they also give its size, the
+    scale that the depth maps share is free.
 
     Cameras that start at one and the same centre (they only turn, or stand) keep it: translations fitted where
     there is no parallax would follow the noise of the tracks.
@@ -154,7 +156,7 @@ def bundle_cameras(
     ) -> BundleResult:
         samples, depth = thinned.samples(_places(index, tracks.uv))
         samples = replace(samples, sigma_px=samples.sigma_px * noise)
-        depth = depth and replace(depth, scale_mean=scale_mean)
+        depth = depth and replace(depth, scale_mean=scale_mean, scale_free=sized_by_poses)
         return bundle.adjust(
             samples, cameras.world_from_cam, cameras.intrinsics, points, focal_sigma=focal_sigma,
             focal_prior=focal_start, depth=depth, log_depth_scale=cameras.log_depth_scale,
@@ -164,17 +166,19 @@ def bundle_cameras(
     def held_by(sightings: int) -> list[Term] | None:
         return None if poses is None else [pose_prior(poses, share_of(sightings, len(tracks.uv)))]
 
-    first = solve(coarse, start, cast(tracks, coarse, start), 20.0, Stop(settings.coarse_steps, 1e-3), 1.0)
+    def in_world(result: BundleResult) -> BundleResult:
+        return _brought_to(poses, result) if poses is not None and sized_by_poses else result
+
+    first = in_world(solve(coarse, start, cast(tracks, coarse, start), 20.0, Stop(settings.coarse_steps, 1e-3), 1.0))
     cameras = _cameras(first)
     points, square = structure(tracks, chosen, cameras, settings, knee=20.0)
     noise = _noise(square)
-    fine = solve(chosen, cameras, points, settings.knee, Stop(settings.steps, 3e-4), noise)
+    fine = in_world(solve(chosen, cameras, points, settings.knee, Stop(settings.steps, 3e-4), noise))
     keep = _fits(thinned, chosen, fine, settings.drop)
     kept = _places(keep, fine.points)
     noise *= _noise(fine.square[kept[thinned.points_of(chosen)]])
-    last = solve(
-        chosen[keep], _cameras(fine), fine.points[kept], settings.last_knee, Stop(settings.last_steps, 1e-4), noise
-    )
+    stop = Stop(settings.last_steps, 1e-4)
+    last = in_world(solve(chosen[keep], _cameras(fine), fine.points[kept], settings.last_knee, stop, noise))
     cameras = _cameras(last)
     before, after = (held_out_error(tracks, held, c, settings) for c in (start, cameras))
     outcome: dict[str, float | str | int] = {
@@ -188,6 +192,19 @@ def bundle_cameras(
         return Bundled(start, noise, outcome)
     outcome["kept"] = "result"
     return Bundled(cameras, noise, outcome)
+
+
+def _brought_to(poses: KnownPoses, result: BundleResult) -> BundleResult:
+    """The same result with the scale and in the world of the known poses, which few steps need not reach."""
+    every = torch.ones_like(poses.known)
+    found = world_from_structure(poses, result.world_from_cam, every, with_scale=True)
+    if found is None:
+        return result
+    return replace(
+        result,
+        world_from_cam=found.apply_to_cameras(result.world_from_cam), points=found.apply(result.points),
+        log_depth_scale=result.log_depth_scale + found.scale.log(),
+    )  # fmt: skip
 
 
 def one_centre(world_from_cam: Float[Tensor, "t 4 4"]) -> bool:
