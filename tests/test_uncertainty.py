@@ -1,11 +1,13 @@
 """Uncertainty of cameras and structure: what sigma says against errors that are known."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from worldline.engines.uni4d import health, uncertainty
-from worldline.engines.uni4d.polish import polish
+from worldline.engines.uni4d.polish import in_its_scale, polish
 from worldline.evaluate.calibration import camera_calibration
 from worldline.geometry import se3
 from worldline.scene.journal import pack
@@ -73,6 +75,16 @@ def test_polishing_finds_the_focal_length_from_ten_per_cent_away() -> None:
     lens = INTRINSICS * torch.tensor([1.1, 1.1, 1.0, 1.0])
     found = polish(samples, cameras, lens, points, focal_sigma=0.3)
     assert float(found.intrinsics[0]) == pytest.approx(300, rel=0.01) and found.costs[1] < found.costs[0]
+
+
+def test_polishing_keeps_the_scale_and_tells_how_far_it_bends() -> None:
+    cameras = torch.eye(4, dtype=torch.float64).repeat(3, 1, 1)
+    cameras[:, 0, 3] = torch.tensor([0.0, 1.0, 2.0])
+    depth = torch.linspace(0.5, 1.5, 11, dtype=torch.float64)
+    scaled, bent = in_its_scale(cameras, depth, depth + math.log(2))
+    assert scaled[:, 0, 3].tolist() == pytest.approx([0, 0.5, 1])
+    assert bent == pytest.approx(0)
+    assert in_its_scale(cameras, depth, 1.5 * depth)[1] > 0.1
 
 
 def test_steps_along_the_gauge_change_no_image() -> None:

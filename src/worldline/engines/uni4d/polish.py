@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldline.engines.uni4d import doubts, structure, uncertainty
-from worldline.engines.uni4d.inputs import Inputs
+from worldline.engines.uni4d.inputs import FROM_HERE, Inputs
 from worldline.engines.uni4d.world import metric_source
 from worldline.geometry import se3
 from worldline.scene.journal import Arrays, pack, unpack
@@ -33,6 +33,10 @@ LONGEST = 0.1
 """Longest step of the log focal length."""
 
 
+BENT = 0.05
+"""Median change of log depth, beyond a common scale, from which a polished scene is another one: where the images
+leave a valley open, its lowest place means nothing, and the depth maps belong to where it was entered."""
+
 TRACKS, SIGHTINGS = 2500, 64
 """Most tracks, and most sightings of each."""
 
@@ -40,7 +44,7 @@ TRACKS, SIGHTINGS = 2500, 64
 def polished(inputs: Inputs, bundled: Arrays) -> Arrays:
     """The bundle, polished where nothing but the tracks speaks about the cameras; as it is elsewhere."""
     start = inputs.solved(bundled)
-    told = inputs.depth.source.name not in doubts.FROM_HERE or inputs.poses is not None or metric_source(inputs) != ""
+    told = inputs.depth.source.name not in FROM_HERE or inputs.poses is not None or metric_source(inputs) != ""
     if told or structure.one_centre(start.world_from_cam):
         return bundled
     tracks, columns = inputs.static_tracks
@@ -56,12 +60,36 @@ def polished(inputs: Inputs, bundled: Arrays) -> Arrays:
         samples, torch.from_numpy(bundled["world_from_cam"]), torch.from_numpy(bundled["intrinsics"]), where,
         focal_sigma=doubts.focal_prior(inputs),
     )  # fmt: skip
-    world_from_cam = se3.inverse(found.world_from_cam[:1]) @ found.world_from_cam
-    outcome = {**unpack(bundled["outcome"]), "polish": [round(cost, 4) for cost in found.costs]}
+    before = _log_depth(samples, torch.from_numpy(bundled["world_from_cam"]), where)
+    after = _log_depth(samples, found.world_from_cam, found.points)
+    world_from_cam, bent = in_its_scale(found.world_from_cam, before, after)
+    costs = [round(cost, 4) for cost in found.costs]
+    outcome = {**unpack(bundled["outcome"]), "polish": costs, "bent": round(bent, 4)}
+    if not bent < BENT:
+        return {**bundled, "outcome": pack({**outcome, "polish": "undone"})}
     return {
         **bundled, "world_from_cam": world_from_cam.numpy(), "intrinsics": found.intrinsics.numpy(),
         "outcome": pack(outcome),
     }  # fmt: skip
+
+
+def in_its_scale(
+    world_from_cam: Float[Tensor, "t 4 4"], before: Float[Tensor, "m"], after: Float[Tensor, "m"]
+) -> tuple[Float[Tensor, "t 4 4"], float]:
+    """Cameras in the world of the first one with the scale that log depth had before, and how far depth was bent.
+
+    Nothing seen has a scale, but the depth maps have one, and the solution must keep it.
+    """
+    change = after - before
+    scaled = se3.inverse(world_from_cam[:1]) @ world_from_cam
+    scaled[:, :3, 3] /= change.median().exp()
+    return scaled, float((change - change.median()).abs().median())
+
+
+def _log_depth(
+    samples: PixelSamples, world_from_cam: Float[Tensor, "t 4 4"], points: Float[Tensor, "n 3"]
+) -> Float[Tensor, "m"]:
+    return terms.in_camera(world_from_cam[samples.frame], points[samples.point])[:, 2].clamp_min(terms.NEAREST).log()
 
 
 class Polished(NamedTuple):
