@@ -22,6 +22,7 @@ from worldline.solve import contradictions
 from worldline.solve.anchoring import AnchoredStructure, Known, anchored_structure
 from worldline.solve.known_poses import KnownPoses
 from worldline.solve.structure_settings import StructureSettings
+from worldline.solve.surface_alignment import Surfaces, surfaces_of
 from worldline.solve.track_depth import depth_of_tracks
 
 ESTIMATED = "camera/selfcal"
@@ -114,12 +115,12 @@ def _solved(video: Video, given: _Given, settings: StructureSettings) -> Arrays:
     size = (video.width, video.height)
     on_mask = None if given.masks is None else sightings_on(given.masks, tracks, *size)
     usable = None if on_mask is None else ~on_mask & (on_mask.sum(0) <= 0.5 * tracks.visible.sum(0))
+    centred = None if lens is None else _centred(lens)
     known = Known(
         None if given.motion is None else KnownPoses.of(given.motion),
         None if given.depth is None else depth_of_tracks(tracks, given.depth, *size),
-        _ideal_lengths(given, lens),
-    )
-    centred = None if lens is None else _centred(lens)
+        _ideal_lengths(given, lens), _surfaces(given, centred, *size),
+    )  # fmt: skip
     ideal = tracks if lens is None or centred is None else tracks.ideal(lens, centred)
     found = anchored_structure(
         ideal, *size, known, focal_px=None if centred is None else float(centred[0]),
@@ -133,6 +134,13 @@ def _solved(video: Video, given: _Given, settings: StructureSettings) -> Arrays:
         own = _reference(lens)
         arrays["intrinsics"] = np.concatenate([own[:2] * (found.intrinsics[0] / centred[0]), own[2:]])
     return {**arrays, "notes": pack(list(notes))}
+
+
+def _surfaces(given: _Given, centred: Float[np.ndarray, "4"] | None, width: int, height: int) -> Surfaces | None:
+    """The surfaces that known depth has, as the pinhole of the solve sees them."""
+    if given.depth is None:
+        return None
+    return surfaces_of(given.depth, width, height, camera=given.camera, reference=centred, moving=given.masks)
 
 
 def _structure(stored: Arrays) -> AnchoredStructure:

@@ -17,6 +17,7 @@ from worldline.solve.known_poses import KnownPoses, pose_prior
 from worldline.solve.problem import Stop, Term
 from worldline.solve.robust import Cauchy
 from worldline.solve.structure_settings import StructureSettings
+from worldline.solve.surface_alignment import Surfaces, surface_pairs
 from worldline.solve.terms import PixelSamples
 from worldline.solve.track_cameras import Cameras
 from worldline.solve.track_depth import TrackDepth
@@ -60,8 +61,19 @@ def anchored_points(samples: TrackSamples, cameras: Cameras, depth: TrackDepth |
     return Points(points, (agree >= 2) & (agree >= 0.6 * seen.sum(0)), residual)
 
 
-def bundled(samples: TrackSamples, placed: Placed, focal: Focal, s: StructureSettings, *, steps: int = 12) -> Placed:
-    """Cameras, points and (unless it is certain) the focal length that agree best with the tracks and what is known."""
+def bundled(
+    samples: TrackSamples,
+    placed: Placed,
+    focal: Focal,
+    s: StructureSettings,
+    *,
+    surfaces: Surfaces | None = None,
+    steps: int = 12,
+) -> Placed:
+    """Cameras, points and (unless it is certain) the focal length that agree best with the tracks and what is known.
+
+    Surfaces are compared under the cameras that it starts from.
+    """
     cameras = placed.cameras
     points = anchored_points(samples, cameras, placed.depth, s)
     frames, track = torch.nonzero(cameras.solved)[:, 0], torch.nonzero(points.good)[:, 0]
@@ -76,7 +88,8 @@ def bundled(samples: TrackSamples, placed: Placed, focal: Focal, s: StructureSet
         PixelSamples(frame, point, samples.uv[sighting], samples.weight[sighting].rsqrt()),
         cameras.world_from_cam[frames], cameras.intrinsics, points.points_world[track],
         focal_sigma=doubt, focal_prior=float(focal.intrinsics[0]), depth=depth,
-        held=_held(placed, frames, share), loss=Cauchy(3.0), stop=Stop(steps=steps, tolerance=1e-4),
+        extra=_surfaces_of(placed, surfaces, frames, share), held=_held(placed, frames, share), loss=Cauchy(3.0),
+        stop=Stop(steps=steps, tolerance=1e-4),
     )  # fmt: skip
     moved = cameras.world_from_cam.clone()
     moved[frames] = result.world_from_cam
@@ -94,6 +107,17 @@ def _depth_of(
     count = torch.zeros(int(point.max()) + 1, dtype=sigma.dtype).index_add_(0, point, known.to(sigma)).clamp_min(1)
     sigma = torch.where(known, sigma * count[point].sqrt(), torch.full_like(sigma, 1e6))
     return DepthSamples(torch.where(known, log_depth, torch.zeros_like(log_depth)), sigma, depth.scale_sigma * share)
+
+
+def _surfaces_of(placed: Placed, surfaces: Surfaces | None, frames: Tensor, share: float) -> list[Term]:
+    """What surfaces say about the cameras, where depth takes part."""
+    cameras = placed.cameras
+    if surfaces is None or placed.depth is None:
+        return []
+    seen = surfaces.scaled(placed.depth.log_shift)
+    pairs = surface_pairs(seen, cameras.world_from_cam, cameras.solved, cameras.intrinsics)
+    like = cameras.world_from_cam
+    return [] if pairs is None else [pairs.term(share, like, frames)]
 
 
 def _held(placed: Placed, frames: Tensor, share: float) -> list[Term]:

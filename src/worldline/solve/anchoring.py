@@ -33,6 +33,7 @@ from worldline.solve.resection import interpolate_missing
 from worldline.solve.revisits import Features
 from worldline.solve.structure import MEDIAN_DEPTH, Motion, RigidStructure, rigid_structure, structure_at
 from worldline.solve.structure_settings import StructureSettings
+from worldline.solve.surface_alignment import Surfaces, SurfaceSettings
 from worldline.solve.track_cameras import Cameras
 from worldline.solve.track_depth import TrackDepth
 from worldline.solve.track_samples import TrackSamples, keyframes, mean_square, still_share, well_spread
@@ -43,16 +44,21 @@ MOVES_PX = 1.5
 LEAST_SHARED = 16
 """Tracks that consecutive frames must share for cameras from tracks."""
 
+SURFACE_ROUNDS = 4
+"""How often surfaces are compared anew: what they say holds near the cameras under which they are compared."""
+
 DRIFT = 0.03
 """How far a structure from tracks may drift, as a share of its size, before its poses are compared with known ones."""
 
 
 class Known(NamedTuple):
-    """What is known before: poses of some frames, depth at the sightings of all tracks, lengths; each optional."""
+    """What is known before: poses of some frames, depth at the sightings of all tracks and the surfaces that it has,
+    lengths; each optional."""
 
     poses: KnownPoses | None = None
     depth: TrackDepth | None = None
     lengths: KnownLengths | None = None
+    surfaces: Surfaces | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +153,9 @@ def anchored_structure(
     placed, notes = _placed(task, start)
     for steps in (12, 15):
         placed = bundled(task.samples, placed, task.focal, s, steps=steps)
+    if start.motion == "general" and known.surfaces is not None and known.surfaces.hold(SurfaceSettings()):
+        for _ in range(SURFACE_ROUNDS):
+            placed = bundled(task.samples, placed, task.focal, s, surfaces=known.surfaces, steps=6)
     placed, motion = _standing_still(task, placed, start.motion)
     notes = (*notes, *_about_cameras(task, placed, motion))
     scene = _judged(task, _exact(placed), motion)

@@ -22,12 +22,14 @@ class TrackDepth(NamedTuple):
     Attributes:
         log_depth: (T, N) log of the depth along the axis, NaN where unknown; sigma: (T, N) its standard deviation.
         scale_sigma: spread of the log scale of a frame. metric: whether the maps are in metres.
+        log_shift: by how much the log depth was changed for it to be in other units.
     """
 
     log_depth: Float[Tensor, "t n"]
     sigma: Float[Tensor, "t n"]
     scale_sigma: float
     metric: bool
+    log_shift: float = 0.0
 
     @property
     def known(self) -> Bool[Tensor, "t n"]:
@@ -40,7 +42,7 @@ class TrackDepth(NamedTuple):
 
     def shifted(self, log_scale: float) -> TrackDepth:
         """The same maps in other units."""
-        return self._replace(log_depth=self.log_depth + log_scale)
+        return self._replace(log_depth=self.log_depth + log_scale, log_shift=self.log_shift + log_scale)
 
 
 def depth_of_tracks(tracks: PixelTracks, depth: DepthMaps, width: int, height: int) -> TrackDepth:

@@ -9,14 +9,11 @@ from torch import Tensor
 
 from worldline.engines.uni4d import structure, uncertainty
 from worldline.engines.uni4d.health import FITTING
-from worldline.engines.uni4d.inputs import Inputs
+from worldline.engines.uni4d.inputs import FROM_HERE, Inputs
 from worldline.engines.uni4d.uncertainty import Moved
 from worldline.engines.uni4d.world import metric_source
 from worldline.scene.journal import Arrays, pack
 from worldline.solve.terms import PixelSamples
-
-FROM_HERE = ("camera/selfcal", "depth/motion")
-"""Sources of what was made from the same tracks: no independent knowledge."""
 
 UNKNOWN = 0.1
 """Sigma of cameras (share of the median depth, radians) and of log depth where hardly anything static is tracked."""

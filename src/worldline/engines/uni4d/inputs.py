@@ -22,6 +22,12 @@ from worldline.scene.video import Video
 from worldline.solve.known_poses import OFF_SIGMAS, KnownPoses
 from worldline.solve.nonrigid import Weights
 
+FROM_HERE = ("camera/selfcal", "depth/motion")
+"""Sources of what was made from the same tracks: no independent knowledge."""
+
+LENS_SHARE = 0.02
+"""By how much (relative) the focal length that tracks tell may be off where the lens is not modelled."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -101,6 +107,12 @@ class Inputs:
         """On the solver's device, floats in its precision."""
         out = torch.from_numpy(np.ascontiguousarray(array)).to(self.config.device)
         return out.to(getattr(torch, self.config.dtype)) if out.is_floating_point() else out
+
+    @property
+    def focal_known(self) -> bool:
+        """Whether the focal length is known from elsewhere, better than tracks tell it through an unknown lens."""
+        camera = self.observed.camera
+        return camera is not None and camera.source.name not in FROM_HERE and self.focal_sigma < LENS_SHARE
 
     @cached_property
     def static_tracks(self) -> tuple[Tracks, np.ndarray]:

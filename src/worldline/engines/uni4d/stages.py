@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -10,13 +12,14 @@ from torch import Tensor
 from worldline.engines.uni4d import cameras, structure
 from worldline.engines.uni4d import ratios as spreading
 from worldline.engines.uni4d.health import FITTING
-from worldline.engines.uni4d.inputs import Inputs
+from worldline.engines.uni4d.inputs import FROM_HERE, Inputs
 from worldline.engines.uni4d.ratios import ControlPoints
 from worldline.engines.uni4d.structure import Cameras
 from worldline.geometry import se3
 from worldline.scene.journal import Arrays, pack
 from worldline.solve import triangulation
 from worldline.solve.known_poses import OFF_SIGMAS, KnownPoses, world_from_structure
+from worldline.solve.surface_alignment import SurfacePairs, SurfaceSettings, surface_pairs, surfaces_of
 
 WELL_KNOWN = 0.01
 """Relative depth error of a static point below which it has full weight in correcting the cue."""
@@ -85,7 +88,8 @@ def bundle(inputs: Inputs, found: Arrays) -> Arrays:
     )  # fmt: skip
     bundled = structure.bundle_cameras(
         tracks, inputs.tracks.query_frame[columns], start, inputs.config.bundling, focal_sigma=inputs.focal_sigma,
-        poses=_solvable(inputs, tracks), sized_by_poses=inputs.sized_by_poses and not inputs.depth.metric,
+        focal_known=inputs.focal_known, poses=_solvable(inputs, tracks),
+        sized_by_poses=inputs.sized_by_poses and not inputs.depth.metric, surfaces=_surfaces(inputs),
     )  # fmt: skip
     result = bundled.cameras
     return {
@@ -95,6 +99,27 @@ def bundle(inputs: Inputs, found: Arrays) -> Arrays:
         "noise": np.array(bundled.noise),
         "outcome": pack(bundled.outcome),
     }
+
+
+def _surfaces(inputs: Inputs) -> Callable[[Cameras], SurfacePairs | None] | None:
+    """What the surfaces of measured depth say about cameras; None where depth was made from the same tracks."""
+    depth, prior, settings = inputs.depth, inputs.observed.camera, SurfaceSettings()
+    if not depth.metric or depth.source.name in FROM_HERE or prior is None:
+        return None
+    surfaces = surfaces_of(
+        depth, inputs.video.width, inputs.video.height, camera=prior.camera, reference=inputs.intrinsics,
+        moving=inputs.masks,
+    )  # fmt: skip
+    if not surfaces.hold(settings):
+        return None
+
+    def compared(at: Cameras) -> SurfacePairs | None:
+        every = torch.ones(len(at.world_from_cam), dtype=torch.bool)
+        return surface_pairs(
+            surfaces, at.world_from_cam, every, at.intrinsics, log_scale=at.log_depth_scale[:, 0].cpu()
+        )
+
+    return compared
 
 
 def find_structure(inputs: Inputs, bundled: Arrays) -> Arrays:

@@ -6,6 +6,7 @@ map has a scale, the noise of the tracks is measured, bad tracks are dropped, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from worldline.solve.bundle import BundleResult, DepthSamples
 from worldline.solve.known_poses import KnownPoses, pose_prior, world_from_structure
 from worldline.solve.problem import Stop, Term
 from worldline.solve.robust import GemanMcClure
+from worldline.solve.surface_alignment import SurfacePairs
 from worldline.solve.terms import PixelSamples
 
 STANDING = 1e-4
@@ -39,6 +41,7 @@ class Bundling:
         sightings: most sightings per track when structure is triangulated; camera_sightings: when cameras are solved.
         knee, last_knee: where the bounded loss turns, in measured standard deviations, fine and last solve.
         held_out: tracks kept apart to judge whether a result is better than its start.
+        effective: independent sightings that a solve is worth against a focal length that is known.
         least_sigma_px, least_scale_sigma: what is claimed exact (a track where it starts, an oracle) counts as this.
     """
 
@@ -51,6 +54,7 @@ class Bundling:
     sightings: int = 64
     camera_sightings: int = 200
     held_out: int = 100
+    effective: int = 100
     coarse_steps: int = 12
     steps: int = 4
     last_steps: int = 8
@@ -129,13 +133,16 @@ def bundle_cameras(
     settings: Bundling,
     *,
     focal_sigma: float,
+    focal_known: bool = False,
     poses: KnownPoses | None = None,
     sized_by_poses: bool = False,
+    surfaces: Callable[[Cameras], SurfacePairs | None] | None = None,
 ) -> Bundled:
     """Coarse solve, structure for the subset, fine solve, drop the misfits, last solve; kept only if better.
 
     Known poses hold the world, each with its own sigma, in place of the first camera. If they also give its size, the
-    scale that the depth maps share is free.
+    scale that the depth maps share is free. A focal length that is known well, and what `surfaces` say of
+    pairs of cameras, stand against as many sightings as are independent, not against all.
 
     Cameras that start at one and the same centre (they only turn, or stand) keep it: translations fitted where
     there is no parallax would follow the noise of the tracks.
@@ -156,12 +163,20 @@ def bundle_cameras(
     ) -> BundleResult:
         samples, depth = thinned.samples(_places(index, tracks.uv))
         samples = replace(samples, sigma_px=samples.sigma_px * noise)
-        depth = depth and replace(depth, scale_mean=scale_mean, scale_free=sized_by_poses)
+        scale_sigma = tracks.scale_sigma * (1.0 if surfaces is None else share_of(len(samples), len(tracks.uv)))
+        depth = depth and replace(depth, scale_sigma=scale_sigma, scale_mean=scale_mean, scale_free=sized_by_poses)
+        doubt = focal_sigma * min(1.0, (settings.effective / max(len(samples), 1)) ** 0.5 if focal_known else 1.0)
         return bundle.adjust(
-            samples, cameras.world_from_cam, cameras.intrinsics, points, focal_sigma=focal_sigma,
+            samples, cameras.world_from_cam, cameras.intrinsics, points, focal_sigma=doubt,
             focal_prior=focal_start, depth=depth, log_depth_scale=cameras.log_depth_scale,
-            loss=GemanMcClure(loss), stop=stop, extra=extra, held=held_by(len(samples)),
+            loss=GemanMcClure(loss), stop=stop, extra=[*extra, *faces(cameras, len(samples))],
+            held=held_by(len(samples)),
         )  # fmt: skip
+
+    def faces(cameras: Cameras, sightings: int) -> list[Term]:
+        pairs = None if surfaces is None or extra else surfaces(cameras)
+        share = share_of(sightings, len(tracks.uv))
+        return [] if pairs is None else [pairs.term(share, tracks.uv)]
 
     def held_by(sightings: int) -> list[Term] | None:
         return None if poses is None else [pose_prior(poses, share_of(sightings, len(tracks.uv)))]
@@ -169,9 +184,12 @@ def bundle_cameras(
     def in_world(result: BundleResult) -> BundleResult:
         return _brought_to(poses, result) if poses is not None and sized_by_poses else result
 
-    first = in_world(solve(coarse, start, cast(tracks, coarse, start), 20.0, Stop(settings.coarse_steps, 1e-3), 1.0))
+    forgiving = 20.0 if surfaces is None else settings.last_knee
+    first = in_world(
+        solve(coarse, start, cast(tracks, coarse, start), forgiving, Stop(settings.coarse_steps, 1e-3), 1.0)
+    )
     cameras = _cameras(first)
-    points, square = structure(tracks, chosen, cameras, settings, knee=20.0)
+    points, square = structure(tracks, chosen, cameras, settings, knee=forgiving)
     noise = _noise(square)
     fine = in_world(solve(chosen, cameras, points, settings.knee, Stop(settings.steps, 3e-4), noise))
     keep = _fits(thinned, chosen, fine, settings.drop)
