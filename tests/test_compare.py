@@ -64,6 +64,16 @@ def test_the_frame_that_differs_is_listed_first():
     assert "frames that differ most" in found.as_text()
 
 
+def test_a_straight_path_does_not_turn_cameras_that_agree():
+    a, count = true_scene(), len(true_scene())
+    line = a.world_from_cam.copy()
+    line[:, :3, 3] = np.linspace(0, 1, count)[:, None] * [1.0, 0.2, 0.1]
+    noisy = line.copy()
+    noisy[:, :3, 3] += 1e-4 * np.random.default_rng(0).normal(size=(count, 3))
+    found = compare(replace(a, world_from_cam=noisy), replace(a, world_from_cam=line))
+    assert found.frames.turn_deg.max() < 1e-6
+
+
 def test_other_sizes_and_fewer_frames_are_brought_together():
     a = true_scene()
     part = slice(1, 5)

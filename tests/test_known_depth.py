@@ -127,6 +127,18 @@ def test_floating_point_depth_is_in_metres(tmp_path):
     assert maps.depth_z[0, 20, 20] == 2.5 and not maps.depth_z[0, :5].any()
 
 
+def test_depth_in_a_unit_that_cannot_be_is_refused(tmp_path):
+    colour(tmp_path / "rgb" / "0.png")
+    depth(tmp_path / "depth" / "0.png", 3)  # metres, stored as whole numbers
+    with pytest.raises(InputError, match="0.003 m in the median.*--depth-scale"):
+        read(tmp_path)
+    assert first_values(read(tmp_path, DepthSettings(scale=1.0))) == [3.0]
+    (tmp_path / "depth" / "0.png").unlink()
+    np.save(tmp_path / "depth" / "0.npy", np.full((HEIGHT, WIDTH), 2500, np.float32))  # millimetres
+    with pytest.raises(InputError, match="2.5e\\+03 m in the median"):
+        read(tmp_path)
+
+
 def test_our_own_export_says_its_scale(tmp_path):
     colour(tmp_path / "rgb" / "0.png")
     depth(tmp_path / "depth" / "000000.png", 500)
@@ -354,8 +366,12 @@ CONTRADICTIONS = [
     {"depth": Path("depth"), "rgb_only": True},
     {"pose_sigma_m": 0.0},
     {"pose_offset_s": float("nan")},
+    {"pose_offset_s": 0.5},
+    {"pose_sigma_m": 0.1},
     {"depth_noise": "loud"},
+    {"depth_noise": "tof"},
     {"depth_scale": -1.0},
+    {"depth_scale": 1000.0},
 ]
 
 

@@ -156,6 +156,34 @@ def test_absolute_poses_of_a_relative_video_count_from_their_first(tmp_path):
     assert known.valid.all() and any("from their first" in note for note in known.source.notes)
 
 
+def test_an_offset_counts_also_from_the_first_pose(tmp_path):
+    path = tum_file(tmp_path / "p.txt", 1e9 + np.arange(10) / 10)
+    known = read_poses(path, ClipFrames.of(frames(10)), PoseSettings(offset_s=0.2))
+    assert np.flatnonzero(known.valid).tolist() == list(range(2, 10))
+    with pytest.raises(InputError, match="none has a pose near"):
+        read_poses(path, ClipFrames.of(frames(10)), PoseSettings(offset_s=500.0))
+
+
+def test_times_in_milliseconds_are_refused(tmp_path):
+    with pytest.raises(InputError, match="only the first has a pose near.*seconds"):
+        read_poses(tum_file(tmp_path / "p.txt", np.arange(10) * 100.5), ClipFrames.of(frames(10)))
+
+
+def test_as_many_poses_as_images_without_times_go_in_order(tmp_path):
+    images_only = frames(10, files=[f"f{n}.png" for n in range(10)], clock="assumed", times_s=np.arange(10) / 30)
+    known = read_poses(tum_file(tmp_path / "p.txt", np.arange(10) / 10), ClipFrames.of(images_only))
+    np.testing.assert_allclose(known.world_from_cam, screw(np.arange(10) / 10), atol=1e-9)
+    assert known.valid.all() and any("in order" in note for note in known.source.notes)
+
+
+def test_poses_in_millimetres_are_told_by_their_speed(tmp_path):
+    motion = screw(np.arange(10) / 10)
+    motion[:, :3, 3] *= 1000
+    write_trajectory(tmp_path / "p.txt", Trajectory(np.arange(10) / 10, motion))
+    notes = read_poses(tmp_path / "p.txt", ClipFrames.of(frames(10))).source.notes
+    assert any("m/s" in note for note in notes)
+
+
 def test_frame_numbers_in_place_of_times_are_understood_where_they_can_be_nothing_else(tmp_path):
     path = tum_file(tmp_path / "p.txt", [0, 9])
     known = read_poses(path, ClipFrames.of(frames(10)))
@@ -297,6 +325,14 @@ def test_masks_that_cannot_be_used_are_told(tmp_path):
         read_masks(tmp_path / "none", frames(1))
 
 
+def test_masks_that_leave_nothing_or_little_static_are_told(tmp_path):
+    save_mask(tmp_path / "m" / "0.png", np.full((HEIGHT, WIDTH), 255, np.uint8))
+    with pytest.raises(InputError, match="nothing static.*invert"):
+        read_masks(tmp_path / "m", frames(1))
+    save_mask(tmp_path / "m" / "0.png", 255 - blob(255))
+    assert any("invert them" in note for note in read_masks(tmp_path / "m", frames(1)).source.notes)
+
+
 # lengths
 
 
@@ -364,6 +400,12 @@ def test_lidar_of_some_frames_gives_sparse_metric_depth(tmp_path):
     depth = read_lidar(tmp_path, frames(3, files=["0.png", "1.png", "2.png"]), CAMERA)
     assert depth.metric and depth.partial and np.argwhere(depth.depth_z).tolist() == [[1, 24, 32]]
     assert depth.sigma[1, 24, 32] == pytest.approx(np.hypot(0.01, 0.003))
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".bin", ".xyz"])
+def test_an_empty_file_is_a_scan_without_points(tmp_path, suffix):
+    (tmp_path / f"1{suffix}").touch()
+    assert read_point_file(tmp_path / f"1{suffix}").shape == (0, 3)
 
 
 def test_lidar_that_cannot_be_used_is_told(tmp_path):

@@ -147,6 +147,19 @@ def test_poses_that_contradict_the_images_are_told():
     assert any("contradict" in note for note in after.notes)
 
 
+def test_poses_of_another_convention_are_set_aside():
+    inverse = replace(poses(list(range(10))), world_from_cam=np.linalg.inv(truth().world_from_cam))
+    after = refine(unscaled(), Observations(camera_motion=inverse))
+    assert not after.metric and np.array_equal(after.world_from_cam, unscaled().world_from_cam)
+    assert any("set aside" in note and "camera-to-world" in note for note in after.notes)
+
+
+def test_a_contradiction_is_told_once():
+    given = Observations(camera_motion=poses(list(range(10))), lengths=lengths(2.0))
+    after = refine(unscaled(), given)
+    assert sum("2 m" in note or "times as large" in note or "known length" in note for note in after.notes) == 1
+
+
 def test_the_right_focal_length_mends_what_the_wrong_one_bent():
     before = evaluate(misjudged(), truth()).metrics
     after = refine(misjudged(), Observations(camera=camera_prior()))
@@ -287,6 +300,13 @@ def test_the_verb_writes_a_whole_folder_and_finds_it_again(capsys, saved, tmp_pa
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"scene", "log.txt", "run.json"}
     assert load(tmp_path / "out").metric
     assert json.loads(call(capsys, *args)[1])["found"]
+
+
+def test_a_page_is_not_found_in_a_result_that_was_made_without(capsys, saved, tmp_path):
+    args = ("refine", saved, "-o", tmp_path / "out", "--fov", 60, "--quiet")
+    assert call(capsys, *args, "--no-page")[0] == 0
+    code, _, err = call(capsys, *args)
+    assert code == 2 and "--overwrite" in err
 
 
 def test_the_verb_refuses_a_folder_with_other_things(capsys, saved, tmp_path):

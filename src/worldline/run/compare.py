@@ -33,7 +33,8 @@ class Frames:
     """Differences in each common frame, (P,) each; NaN where a quantity is missing on one side.
 
     Attributes:
-        centre: distance of the camera centres after the alignment, units of the second scene. turn_deg: of rotations.
+        centre: distance of the camera centres after the alignment, units of the second scene. turn_deg: of rotations,
+            after one common rotation.
         depth_pct: median |log ratio| of common pixels after one scale, in %; depth_sigmas: the same in sigmas of both.
         mask_j: overlap of the moving masks.
     """
@@ -124,7 +125,7 @@ def compare(a: Scene, b: Scene) -> Comparison:
     frames = Frames(
         first=pairs.estimate.astype(float), times_s=a.times_s[pairs.estimate],
         centre=np.linalg.norm(aligned[:, :3, 3] - b.world_from_cam[pairs.truth, :3, 3], axis=-1),
-        turn_deg=_turns_deg(aligned, b.world_from_cam[pairs.truth]),
+        turn_deg=_turns_deg(a.world_from_cam[pairs.estimate], b.world_from_cam[pairs.truth]),
         depth_pct=depth_pct, depth_sigmas=sigmas, mask_j=overlap,
     )  # fmt: skip
     focal_a, focal_b = (s.camera.focal / s.width for s in (a, b))
@@ -169,9 +170,15 @@ def _span(scene: Scene) -> str:
     return f"{scene.times_s[0]:.3f} to {scene.times_s[-1]:.3f} s"
 
 
-def _turns_deg(aligned: np.ndarray, other: np.ndarray) -> Float[np.ndarray, "p"]:
-    """Angle between orientations, from the trace and the skew part, which is exact for small angles."""
-    turn = np.einsum("tji,tjk->tik", other[:, :3, :3], aligned[:, :3, :3])
+def _turns_deg(cameras: np.ndarray, other: np.ndarray) -> Float[np.ndarray, "p"]:
+    """Angle between orientations, from the trace and the skew part, which is exact for small angles.
+
+    Under the one rotation that brings all of them together: centres on a straight line do not determine it.
+    """
+    common = np.einsum("tij,tkj->ik", other[:, :3, :3], cameras[:, :3, :3])
+    u, _, vt = np.linalg.svd(common)
+    common = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+    turn = np.einsum("tji,jk,tkl->til", other[:, :3, :3], common, cameras[:, :3, :3])
     skew = turn - turn.transpose(0, 2, 1)
     sine = np.linalg.norm(np.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], -1), axis=-1) / 2
     return np.degrees(np.arctan2(sine, (np.trace(turn, axis1=1, axis2=2) - 1) / 2))

@@ -141,7 +141,8 @@ def check(known: Known) -> None:
     if known.depth is not None and known.rgb_only:
         raise InputError("--rgb-only leaves depth alone and --depth names some; give only one.")
     _depth_settings(known)
-    _pose_settings(known)
+    if known.poses is None and _pose_settings(known) != PoseSettings():
+        raise InputError("a time offset or uncertainty of poses was given without poses; give --poses too.")
 
 
 def _camera(known: Known, video: Video) -> CameraPrior | None:
@@ -211,6 +212,8 @@ def _depth(known: Known, video: Video, source: Path | None) -> SensorDepth | Non
     if known.depth is not None:
         return read_depth(find_depth(known.depth), video, _depth_settings(known))
     found = _depth_beside(known, source)
+    if found is None and _depth_settings(known) != DepthSettings():
+        raise InputError("a scale or noise of depth was given, but there are no depth images; give --depth too.")
     try:
         return None if found is None else read_depth(found, video, _depth_settings(known))
     except InputError as error:

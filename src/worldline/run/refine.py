@@ -23,7 +23,7 @@ from worldline.run.reconstruction import FRAME_FACTS, Finished, Product, make_pr
 from worldline.run.refining.adjustment import Adjusted, Refining, adjust
 from worldline.run.refining.carrying import carried
 from worldline.run.refining.maps import with_depth, with_masks
-from worldline.run.refining.similarity import Anchoring, anchor, log_depth_ratio, moved
+from worldline.run.refining.similarity import Anchoring, anchor, log_depth_ratio, moved, poses_set_aside
 from worldline.run.run_record import run_record
 from worldline.run.stage_log import log_text
 from worldline.scene.atomic import write_whole
@@ -68,6 +68,8 @@ def refine(
     """
     _check(scene, observed, stages)
     work = _Work(scene)
+    if observed.camera_motion is not None and (sentence := poses_set_aside(scene, observed.camera_motion)):
+        work, observed = replace(work, notes=(sentence,)), replace(observed, camera_motion=None)
     if observed.moving is not None:
         known = observed.moving.known
         facts = {"frames": len(scene) if known is None else int(known.sum()), "from": observed.moving.source.name}
@@ -76,7 +78,8 @@ def refine(
     if found is not None:
         work = _anchored(work, found)
     if stages == "joint" and _has_joint_terms(observed):
-        work = _adjusted(work, observed, settings or Refining())
+        said = () if found is None else found.notes
+        work = _adjusted(work, observed, settings or Refining(), anchored=said)
     elif observed.camera is not None:
         work = replace(work, notes=(*work.notes, "a given camera only counts in the joint stage; it was left out."))
     if observed.depth is not None:
@@ -111,7 +114,9 @@ def refine_into(
     scene = load(folder)
     if known == Known():
         raise InputError("nothing new is known; give --intrinsics, --poses, --depth, --masks or --known-length.")
-    key = content_key(worldline.__version__, "refine", _scene_key(folder), known_key(known), stages)
+    key = content_key(
+        worldline.__version__, "refine", _scene_key(folder), known_key(known), stages, sorted(products or {})
+    )
     if not overwrite and (record := output_folder.record_of(out, key)) is not None:
         return Finished(out, record, found=True)
     with output_folder.claimed(out, key, overwrite=overwrite) as work:
@@ -196,7 +201,8 @@ def _anchored(work: _Work, found: Anchoring) -> _Work:
     return work.after(scene, step, *found.notes)
 
 
-def _adjusted(work: _Work, observed: Observations, settings: Refining) -> _Work:
+def _adjusted(work: _Work, observed: Observations, settings: Refining, *, anchored: tuple[str, ...]) -> _Work:
+    """The bundle adjustment, if held-out tracks agree; `anchored` are the notes of the similarity before it."""
     found = adjust(work.scene, observed, settings)
     if found is None:
         sentence = (
@@ -209,7 +215,8 @@ def _adjusted(work: _Work, observed: Observations, settings: Refining) -> _Work:
     work = work.after(_with_sigma(carried(work.scene, found), observed), step, *found.notes)
     if observed.lengths is None or (again := anchor(work.scene, observed)) is None:
         return work
-    return _anchored(work, again)  # lengths are measured again in what has changed
+    kept = tuple(note for note in work.notes if note not in anchored)
+    return _anchored(replace(work, notes=kept), again)  # lengths are measured again in what has changed
 
 
 def _refused(observed: Observations, found: Adjusted) -> str:

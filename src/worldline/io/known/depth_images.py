@@ -25,6 +25,8 @@ SCALE_SIGMA = 0.005
 
 _INVALID = 65535
 _FARTHEST_MM = 10_000
+_FARTHEST_M = 500.0
+_NEAREST_M = 0.05
 _LOOKED_AT = 5
 _ALIGNED_BY = 12
 _FEWEST_ALIGNED = 4
@@ -80,6 +82,7 @@ def read_depth(found: DepthFiles, video: Video, settings: DepthSettings | None =
     depth_z[files.known], sigma[files.known] = (np.stack(part) for part in zip(*there, strict=True))
     if not depth_z.any():
         raise InputError(f"the depth images in {found.folder} are all empty; check the folder and the depth scale.")
+    _check_plausible(depth_z, found, scale, given=settings.scale is not None)
     alignment = None if settings.as_is else _alignment(depth_z, files, video)
     moved = () if alignment is None else _move(depth_z, sigma, files, alignment)
     notes = (_note(found, files, depth_z), *assumed, *moved)
@@ -144,6 +147,20 @@ def _scale(found: DepthFiles, files: Matched, given: float | None) -> tuple[floa
     scale = TUM_SCALE if far > _FARTHEST_MM else MILLIMETRES
     unit = "5000 values per metre, as millimetres would be too far" if scale == TUM_SCALE else "millimetres"
     return scale, (f"the depth values were taken to be {unit} (98 % are below {far / scale:.1f} m).",)
+
+
+def _check_plausible(depth_z: Float[np.ndarray, "t h w"], found: DepthFiles, scale: float, *, given: bool) -> None:
+    """Refuse a unit that no camera of a scene can have; a near one only where nobody asked for it.
+
+    Raises:
+        InputError: half of the depth is farther or nearer than is possible.
+    """
+    usual = float(np.median(depth_z[depth_z > 0]))
+    if usual > _FARTHEST_M or (usual < _NEAREST_M and not given):
+        raise InputError(
+            f"with {scale:g} values per metre the depth in {found.folder} would be {usual:.3g} m in the median; "
+            "give the right number of values per metre with --depth-scale."
+        )
 
 
 def _written_scale(folder: Path) -> float | None:

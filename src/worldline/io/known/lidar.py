@@ -63,8 +63,10 @@ def read_point_file(file: Path) -> Float[np.ndarray, "n 3"]:
     """x, y, z of one file: `.npy` (N, 3 or more), KITTI's `.bin` (float32 x y z intensity), `.ply`, or text.
 
     Raises:
-        FormatError: not of this form. Points that are not finite are left out.
+        FormatError: not of this form. Points that are not finite are left out; an empty file is of a scan without any.
     """
+    if file.stat().st_size == 0:
+        return np.zeros((0, 3))
     suffix = file.suffix.lower()
     points = _binary(file) if suffix == ".bin" else _ply(file) if suffix == ".ply" else _table(file)
     return points[np.isfinite(points).all(1)]
@@ -99,7 +101,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _binary(file: Path) -> Float[np.ndarray, "n 3"]:
     data = file.read_bytes()
-    if not data or len(data) % 16:
+    if len(data) % 16:
         raise FormatError(f"{file} is not KITTI's format (float32 x y z intensity); it has {len(data)} bytes.")
     return np.frombuffer(data, "<f4").reshape(-1, 4)[:, :3].astype(np.float64)
 

@@ -18,6 +18,7 @@ from worldline.scene.video import Video
 
 _MOST_OBJECTS = 32
 _BRIGHT = 128
+_MOST = 0.7
 _LUMA = np.array([77, 150, 29])
 
 
@@ -40,9 +41,23 @@ def read_masks(folder: Path, video: Video) -> MovingMasks:
     ids = np.zeros((len(video), *shape), dtype=np.uint8)
     ids[found.known], kind = _numbered(there)
     known = None if found.known.all() else found.known
+    share = float(np.median((ids[found.known] > 0).mean((1, 2))))
+    if known is None and share == 1:
+        raise InputError(f"the masks in {folder} leave nothing static; 0 (black) is static, so invert them if needed.")
     count = int(found.known.sum())
     note = f"the masks of {count} of {len(video)} frames were taken from {folder.name} ({found.how}; {kind})."
-    return MovingMasks(ids, Source(folder.name, notes=(note,)), known=known)
+    notes = (note, *_about_share(share))
+    return MovingMasks(ids, Source(folder.name, notes=notes), known=known)
+
+
+def _about_share(share: float) -> tuple[str, ...]:
+    """A sentence about masks under which most of the picture moves."""
+    if share <= _MOST:
+        return ()
+    return (
+        f"the given masks say that {100 * share:.0f} % of the images move; 0 (black) is static, so invert them if that "
+        "is the wrong way round.",
+    )
 
 
 def _images(folder: Path) -> list[Path]:

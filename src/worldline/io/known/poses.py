@@ -6,7 +6,7 @@ for autonomous driving?", 2012 (KITTI); Shotton et al., "Scene coordinate regres
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ _SAME_TIME_S = 0.01
 _LONGEST_GAP_S = 0.2
 _NOT_A_ROTATION = 1e-2
 _WHOLE_NUMBER = 1e-9
+_FASTEST_M_PER_S = 100.0
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,10 @@ def _at_times(
     clip: ClipFrames,
     settings: PoseSettings,
 ) -> _Placed:
+    if not clip.timed and settings.offset_s == 0 and len(times_s) in (clip.clip_frames, len(clip)):
+        note = f"the images carry no times, so the {len(times_s)} poses of {path.name} were taken in order."
+        placed = _in_order(motion, np.ones(len(motion), dtype=bool), path, clip)
+        return replace(placed, notes=(note,))
     frames = _frame_numbers(times_s, clip) if settings.offset_s == 0 else None
     if frames is not None:
         numbers, what = frames
@@ -185,15 +190,29 @@ def _at_times(
         index = np.array([at.get(int(n), -1) for n in numbers])
         note = f"the first column of {path.name} was read as {what}."
         return _Placed(np.where((index >= 0)[:, None, None], motion[index], np.eye(4)), index >= 0, (note,))
-    wanted_s, given_s, notes = _common_clock(times_s + settings.offset_s, path, clip)
-    there, valid = _interpolated(wanted_s, given_s, motion, settings)
-    if not valid.any():
+    given_s, begun, notes = _on_the_clock(times_s, settings.offset_s, path, clip)
+    there, valid = _interpolated(clip.times_s, given_s, motion, settings)
+    if valid.sum() <= min(begun, len(given_s) - 1):  # where both count from their first, those two meet by assumption
+        met = "only the first" if valid.any() else "none"
         raise InputError(
             f"{path} knows {given_s[0]:.6g} to {given_s[-1]:.6g} s but the frames of {clip.name} are at "
-            f"{wanted_s[0]:.6g} to {wanted_s[-1]:.6g} s, and none has a pose near it; check the times or shift them "
-            "with a time offset."
+            f"{clip.times_s[0]:.6g} to {clip.times_s[-1]:.6g} s, and {met} has a pose near it; check the times (they "
+            "are seconds) or shift them with a time offset."
         )
-    return _Placed(there, valid, notes)
+    return _Placed(there, valid, (*notes, *_about_speed(given_s, motion, path)))
+
+
+def _about_speed(given_s: Float[np.ndarray, "n"], motion: Float[np.ndarray, "n 4 4"], path: Path) -> tuple[str, ...]:
+    """A sentence where the camera would be faster than any that films: its unit is probably another."""
+    if len(given_s) < 2:
+        return ()
+    speed = float(np.median(np.linalg.norm(np.diff(motion[:, :3, 3], axis=0), axis=-1) / np.diff(given_s)))
+    if speed < _FASTEST_M_PER_S:
+        return ()
+    return (
+        f"by {path.name} the camera would move at {speed:.0f} m/s; poses are in metres and times in seconds, so "
+        "convert them if they are in other units.",
+    )
 
 
 def _frame_numbers(times_s: Float[np.ndarray, "n"], clip: ClipFrames) -> tuple[np.ndarray, str] | None:
@@ -209,19 +228,25 @@ def _frame_numbers(times_s: Float[np.ndarray, "n"], clip: ClipFrames) -> tuple[n
     return (clip.numbers, "frame numbers, counted from 0") if inside and not as_seconds else None
 
 
-def _common_clock(
-    given_s: Float[np.ndarray, "n"], path: Path, clip: ClipFrames
-) -> tuple[Float[np.ndarray, "t"], Float[np.ndarray, "n"], tuple[str, ...]]:
-    """Times of the frames and of the poses on one clock, and what was assumed for it."""
+def _on_the_clock(
+    times_s: Float[np.ndarray, "n"], offset_s: float, path: Path, clip: ClipFrames
+) -> tuple[Float[np.ndarray, "n"], bool, tuple[str, ...]]:
+    """Times of the poses on the clock of the frames, whether that begins with the first pose, and what was assumed."""
+    given_s = times_s + offset_s
     if clip.stamped:
-        return clip.times_s, given_s, ()
+        return given_s, False, ()
     assumed = (
-        () if clip.timed else ("the images carry no times, so their assumed frame rate decides which pose is whose.",)
+        ()
+        if clip.timed
+        else (
+            "the images carry no times, so their assumed frame rate decides which pose is whose; write frame numbers "
+            "in place of the times of the poses to be sure.",
+        )
     )
     if given_s[0] > -1 and given_s[-1] <= clip.times_s[-1] + 1:
-        return clip.times_s, given_s, assumed
+        return given_s, False, assumed
     note = f"the times of {path.name} and of {clip.name} were both counted from their first."
-    return clip.times_s, given_s - given_s[0], (note, *assumed)
+    return given_s - times_s[0], offset_s == 0, (note, *assumed)
 
 
 def _interpolated(

@@ -25,9 +25,11 @@ from worldline.solve.known_lengths import LengthScale, named, scale_from
 from worldline.solve.known_poses import OFF_SIGMAS, KnownPoses, world_from_structure
 
 DRIFT = 0.015
-"""How far the scale of a path may be off that of its few known poses, because it drifts between them."""
+"""How far a path drifts: its scale, its centres (as a share of its reach) and its rotations (radians)."""
 DEPTH_DOUBT = 0.003
 """Least relative standard deviation of the scale that depth gives."""
+_ENOUGH = 3
+"""From so many poses on they can contradict the path as a whole."""
 _WINDOW = 2
 """An end of a known length is looked up within this many pixels."""
 
@@ -81,6 +83,27 @@ def known_poses(scene: Scene, motion: CameraMotion | None) -> KnownPoses | None:
     if motion is None or not motion.given_frames.any():
         return None
     return KnownPoses.of(motion).least(DEPTH_DOUBT * float(np.linalg.norm(np.ptp(scene.centres_world, axis=0))))
+
+
+def poses_set_aside(scene: Scene, motion: CameraMotion) -> str:
+    """What to say of poses that do not fit the path of the scene as a whole; nothing if they do."""
+    poses = known_poses(scene, motion)
+    if poses is None or int(poses.known.sum()) < _ENOUGH:
+        return ""
+    cameras, every = _tensor(scene.world_from_cam), torch.ones_like(poses.known)
+    sizing = poses.reach > OFF_SIGMAS * poses.sigma_m
+    found = world_from_structure(poses, cameras, every, with_scale=sizing)
+    if found is None:
+        return ""
+    bent_m, bent_rad = float(np.hypot(poses.sigma_m, DRIFT * poses.reach)), float(np.hypot(poses.sigma_rad, DRIFT))
+    wide = poses._replace(sigma_m=bent_m, sigma_rad=bent_rad)
+    off = wide.off_by(found.apply_to_cameras(cameras))[poses.known] > OFF_SIGMAS
+    if int(off.sum()) <= 0.5 * len(off):
+        return ""
+    return (
+        f"the given poses of {int(off.sum())} of {len(off)} frames do not fit the path of the scene, so all were set "
+        "aside; check that they are camera-to-world, in metres, with z forward, and of these frames."
+    )
 
 
 def length_scale(scene: Scene, lengths: KnownLengths) -> LengthScale | None:
