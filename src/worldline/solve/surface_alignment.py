@@ -55,7 +55,7 @@ class SurfaceSettings:
     """
 
     columns: int = 128
-    reach: int = 2
+    reach: int = 4
     filled: float = 0.6
     bend: float = 0.02
     doubtful: float = 0.04
@@ -167,21 +167,21 @@ def _planes(
     inverse_z: Tensor, sigma: Tensor, share: Tensor, cell_px: np.ndarray, s: SurfaceSettings
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Least squares plane of inverse depth around every cell, weighted by the share of a cell with depth."""
-    side = 2 * s.reach + 1
     offset = torch.arange(-s.reach, s.reach + 1, dtype=torch.float64)
-    v, u = (o.flatten() for o in torch.meshgrid(offset * cell_px[1], offset * cell_px[0], indexing="ij"))
+    v, u = torch.meshgrid(offset * cell_px[1], offset * cell_px[0], indexing="ij")
     least = share.clamp_min(1e-6)
     value, doubt = inverse_z.double() / least, sigma / least
-    stacked = torch.stack([share.double(), share * value])[None]
-    w, wz = torch.nn.functional.unfold(stacked, side, padding=s.reach).view(2, side * side, -1)
-    design = torch.stack([torch.ones_like(u), u, v], -1)
-    normal = torch.einsum("ni,nj,nc->cij", design, design, w)
-    right = torch.einsum("ni,nc->ci", design, wz)
-    ridge = 1e-6 * torch.diag_embed(torch.tensor([1e-6, float(cell_px[0]) ** 2, float(cell_px[1]) ** 2]))
-    found = torch.linalg.solve(normal + ridge.double(), right[..., None])[..., 0]
+    design = torch.stack([torch.ones_like(u), u, v])
+    kernels = torch.cat([(design[:, None] * design).flatten(0, 1), design])[:, None]
+    stacked = torch.stack([share.double(), share * value])[:, None]
+    weights, values = torch.nn.functional.conv2d(stacked, kernels, padding=s.reach).flatten(2)
+    normal, right = weights[:9].T.unflatten(1, (3, 3)), values[9:].T
+    ridge = 1e-6 * torch.diag(torch.tensor([1e-6, float(cell_px[0]) ** 2, float(cell_px[1]) ** 2], dtype=torch.float64))
+    found = torch.linalg.solve(normal + ridge, right[..., None])[..., 0]
     centre, slope = found[:, 0].view(value.shape), found[:, 1:].view(*value.shape, 2)
     off = (value - centre).abs() / centre.abs().clamp_min(1e-9)
-    known = (w.mean(0).view(value.shape) >= s.filled) & (share > 0.5) & (centre > 0) & (off < s.bend)
+    filled = weights[0].view(value.shape) / u.numel()
+    known = (filled >= s.filled) & (share > 0.5) & (centre > 0) & (off < s.bend)
     return tuple(x.float() for x in (centre, slope, doubt.clamp_min(1e-3))) + (known,)  # type: ignore[return-value]
 
 

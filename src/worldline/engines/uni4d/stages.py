@@ -61,7 +61,7 @@ def _brought_to(inputs: Inputs, cameras: Float[Tensor, "t 4 4"]) -> Float[Tensor
 
 def log_cue_scale(inputs: Inputs, world_from_cam: Float[np.ndarray, "t 4 4"]) -> float:
     """Log of the scale that brings the depth cue to cameras whose scale is known; 0 where the cue gives the scale."""
-    if inputs.observed.camera_motion is None and inputs.poses is None:
+    if inputs.poses is None and (inputs.observed.camera_motion is None or inputs.depth.metric):
         return 0.0
     tracks, _ = inputs.static_tracks
     assert tracks.log_depth is not None
