@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.engines.uni4d import health, uncertainty
-from worldline.engines.uni4d.polish import in_its_scale, polish
+from worldline.engines.uni4d import health
 from worldline.evaluate.calibration import camera_calibration
 from worldline.geometry import se3
 from worldline.scene.journal import pack
 from worldline.scene.scene import CameraSigma
+from worldline.solve import uncertainty
+from worldline.solve.polish import in_its_scale, polish
 from worldline.solve.terms import PixelSamples, in_camera
 
 INTRINSICS = torch.tensor([300.0, 300.0, 160.0, 120.0], dtype=torch.float64)

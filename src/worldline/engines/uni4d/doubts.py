@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from worldline.engines.uni4d import structure, uncertainty
+from worldline.engines.uni4d import structure
 from worldline.engines.uni4d.health import FITTING
 from worldline.engines.uni4d.inputs import FROM_HERE, Inputs
-from worldline.engines.uni4d.uncertainty import Moved
 from worldline.engines.uni4d.world import metric_source
 from worldline.scene.journal import Arrays, pack
+from worldline.solve import uncertainty
 from worldline.solve.terms import PixelSamples
+from worldline.solve.uncertainty import Moved
 
 UNKNOWN = 0.1
 """Sigma of cameras (share of the median depth, radians) and of log depth where hardly anything static is tracked."""

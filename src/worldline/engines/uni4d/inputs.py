@@ -14,13 +14,13 @@ from worldline.engines.uni4d import evidence
 from worldline.engines.uni4d.evidence import Evidence, Labelling
 from worldline.engines.uni4d.ratios import Fusing
 from worldline.engines.uni4d.structure import Bundling, Cameras, Tracks
-from worldline.engines.uni4d.uncertainty import Doubting
 from worldline.geometry import se3
 from worldline.scene.journal import Arrays
 from worldline.scene.observations import DepthMaps, MovingMasks, Observations, PixelTracks
 from worldline.scene.video import Video
 from worldline.solve.known_poses import OFF_SIGMAS, KnownPoses
 from worldline.solve.nonrigid import Weights
+from worldline.solve.uncertainty import Doubting
 
 FROM_HERE = ("camera/selfcal", "depth/motion")
 """Sources of what was made from the same tracks: no independent knowledge."""
