@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from worldline.cues.rigid_scene import camera_motion_of, rigid_scene
+from worldline.engines.uni4d import structure
 from worldline.errors import SolveFailed
 from worldline.geometry.camera import Camera
 from worldline.scene.journal import Journal
@@ -269,3 +271,26 @@ def test_the_motion_keeps_what_was_given_and_says_so(cloud: Cloud) -> None:
     assert np.flatnonzero(motion.given_frames).tolist() == [0, 9]
     assert np.array_equal(motion.world_from_cam[0], cloud.world_from_cam[0])
     assert motion.sigma_m == pytest.approx(0.01)
+
+
+def test_a_focal_length_known_well_is_kept_though_the_lens_bends_the_tracks() -> None:
+    bent = Cloud(walk(turn_rad=0.3), points=400)
+    uv = bent.tracks.uv - np.float32([WIDTH / 2, HEIGHT / 2])
+    uv *= 1 - 0.25 * (uv**2).sum(-1, keepdims=True) / FOCAL**2
+    seen = structure.Tracks(
+        torch.from_numpy(uv + np.float32([WIDTH / 2, HEIGHT / 2])), torch.from_numpy(bent.tracks.visible),
+        torch.full(bent.tracks.visible.shape, 0.3), torch.from_numpy(bent.depth_z).float().log(),
+        torch.full(bent.tracks.visible.shape, 0.01), 0.005,
+    )  # fmt: skip
+    start = structure.Cameras(
+        torch.from_numpy(bent.world_from_cam).float(), torch.tensor([FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2]),
+        torch.zeros(len(bent.world_from_cam), 1),
+    )  # fmt: skip
+
+    def off(known: bool) -> float:
+        found = structure.bundle_cameras(
+            seen, bent.tracks.query_frame, start, structure.Bundling(), focal_sigma=0.005, focal_known=known
+        )
+        return abs(float(found.cameras.intrinsics[0]) / FOCAL - 1)
+
+    assert off(known=True) < 0.005 < 0.015 < off(known=False)

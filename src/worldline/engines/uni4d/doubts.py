@@ -36,15 +36,17 @@ def find_doubts(inputs: Inputs, bundled: Arrays, points: Arrays) -> Arrays:
     samples = sightings(inputs, points["columns"][chosen], frames, settings.sightings, float(bundled["noise"]))
     system = uncertainty.linearised(samples, cameras, torch.from_numpy(bundled["intrinsics"]).double(), where)
     blocks = uncertainty.neighbourhoods(where, cameras, settings.blocks)
+    prior, own = focal_prior(inputs), inputs.focal_sigma if inputs.focal_known else 0.0
+    prior *= structure.among(len(samples), inputs.config.bundling) if inputs.focal_known else 1.0
     found = uncertainty.doubts(
-        system, blocks, cameras, focal_prior(inputs), held=structure.one_centre(every), known=_known(inputs, frames)
+        system, blocks, cameras, prior, held=structure.one_centre(every), known=_known(inputs, frames)
     )
     shared = _shared(inputs, found, samples, cameras, where)
     left_out = _shared(inputs, found.only(-1), samples, cameras, where)
     centre, rotation_rad = _camera_sigma(inputs, points, found, every, frames)
     return {
         "centre": centre, "rotation_rad": rotation_rad,
-        "focal": np.array(settings.inflation * float(found.lens[0].norm())),
+        "focal": np.array(np.hypot(own, settings.inflation * float(found.lens[0].norm()))),
         "points": _point_sigma(inputs, every.numpy(), points, shared), "shared": np.array(shared),
         "outcome": pack({"tracks": len(chosen), "frames": len(frames), "unmodelled": round(left_out, 4)}),
     }  # fmt: skip

@@ -165,7 +165,7 @@ def bundle_cameras(
         samples = replace(samples, sigma_px=samples.sigma_px * noise)
         scale_sigma = tracks.scale_sigma * (1.0 if surfaces is None else share_of(len(samples), len(tracks.uv)))
         depth = depth and replace(depth, scale_sigma=scale_sigma, scale_mean=scale_mean, scale_free=sized_by_poses)
-        doubt = focal_sigma * min(1.0, (settings.effective / max(len(samples), 1)) ** 0.5 if focal_known else 1.0)
+        doubt = focal_sigma * (among(len(samples), settings) if focal_known else 1.0)
         return bundle.adjust(
             samples, cameras.world_from_cam, cameras.intrinsics, points, focal_sigma=doubt,
             focal_prior=focal_start, depth=depth, log_depth_scale=cameras.log_depth_scale,
@@ -210,6 +210,11 @@ def bundle_cameras(
         return Bundled(start, noise, outcome)
     outcome["kept"] = "result"
     return Bundled(cameras, noise, outcome)
+
+
+def among(sightings: int, settings: Bundling) -> float:
+    """By how much a known focal length must claim to be better, for so many sightings whose errors go together."""
+    return min(1.0, (settings.effective / max(sightings, 1)) ** 0.5)
 
 
 def _brought_to(poses: KnownPoses, result: BundleResult) -> BundleResult:
