@@ -395,11 +395,14 @@ class _Sums(NamedTuple):
 def _summed(c: _Compared, knee: float) -> _Sums:
     """Weighted by the bounded loss, which turns at `knee` claimed standard deviations."""
     weight = GemanMcClure(max(knee, 1e-6)).weight(c.residual.square())
-    weighted = c.jacobian * weight[..., None]
-    member = torch.nn.functional.one_hot(c.region, c.regions).to(weighted)
-    pulls = torch.einsum("kr,pkd->prd", member, weighted * c.residual[..., None])
-    bends = torch.einsum("kr,pkd,pke->prde", member, weighted, c.jacobian)
-    return _Sums(bends.sum(1), pulls.sum(1), pulls, bends)
+    order = c.region.argsort(stable=True)
+    sizes = torch.bincount(c.region, minlength=c.regions).tolist()
+    joint = torch.cat([c.jacobian, c.residual[..., None]], -1)[:, order]
+    weighted = (c.jacobian * weight[..., None])[:, order].transpose(1, 2)
+    parts = zip(weighted.split(sizes, 2), joint.split(sizes, 1), strict=True)
+    sums = torch.stack([mine @ every for mine, every in parts], 1)
+    total = sums.sum(1)
+    return _Sums(total[..., :9], total[..., 9], sums[..., 9], sums[..., :9])
 
 
 def _inflation(sums: _Sums) -> float:
