@@ -349,3 +349,12 @@ def test_freed_memory_is_kept_where_the_c_library_can_do_it():
     code = "from worldline.cli.memory import keep_freed_memory; print(keep_freed_memory())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert said == str(sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc")
+
+
+def test_a_reader_that_has_seen_enough_is_no_bug():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    code = "from worldline.cli import main; raise SystemExit(main(['doctor']))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=write_end, stderr=subprocess.PIPE, text=True)
+    os.close(write_end)
+    assert done.returncode == 0 and done.stderr == ""

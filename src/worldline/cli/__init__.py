@@ -56,6 +56,7 @@ def _run_verb(verb: str, args: list[str]) -> int:
     keep_freed_memory()
     run = import_module(f"worldline.cli.{verb}").run
     tyro.cli(run, prog=f"worldline {verb}", args=args, config=(tyro.conf.FlagCreatePairsOff,))
+    sys.stdout.flush()
     return 0
 
 
@@ -68,6 +69,9 @@ def _guarded(work: Callable[[], int]) -> int:
         warnings.simplefilter("ignore")  # what was cut off (zarr's reads) would complain at exit
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except MemoryError:
         return _fail("the memory ran out; use fewer or smaller frames (--max-frames, --max-side).")
     except SystemExit as stop:  # the argument parser has already said what was wrong

@@ -25,6 +25,9 @@ LEAST_FOCAL_SHARE = 0.02
 FOCAL_SIGMAS = 3.0
 """A focal length that is off by more standard deviations contradicts the images."""
 
+BETTER_FIT = 0.95
+"""The images contradict a given focal length only if with another one they fit better than by this factor."""
+
 JUDGES = 1200
 """Tracks that are asked about the focal length, at most."""
 
@@ -41,7 +44,10 @@ def about_focal(
     samples = samples.tracks(torch.arange(0, samples.uv.shape[1], max(1, samples.uv.shape[1] // JUDGES)))
     keys, free = keyframes(samples, s.frames_per_key), focal._replace(sigma=s.focal_sigma)
     few = cameras._replace(world_from_cam=cameras.world_from_cam[keys], solved=cameras.solved[keys])
+    as_given = adjusted(samples.frames(keys), few, focal._replace(sigma=0.0), s, steps=25)
     few = adjusted(samples.frames(keys), few, free, s, steps=25)
+    if not residual_of(samples.frames(keys), few, s) < BETTER_FIT * residual_of(samples.frames(keys), as_given, s):
+        return ()
     moved = cameras.world_from_cam.clone()
     moved[keys] = few.world_from_cam
     cameras = cameras._replace(world_from_cam=moved, intrinsics=few.intrinsics)
