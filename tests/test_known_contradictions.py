@@ -9,6 +9,7 @@ from worldline.cues.rigid_scene import rigid_scene
 from worldline.io.video_files import read_video, write_video
 from worldline.scene.journal import Journal
 from worldline.scene.observations import CameraPrior, KnownLengths, Observations, Source
+from worldline.solve import contradictions
 
 
 def test_a_true_focal_length_is_not_said_to_contradict_the_images(tmp_path):
@@ -19,8 +20,13 @@ def test_a_true_focal_length_is_not_said_to_contradict_the_images(tmp_path):
     camera = CameraPrior(rendered.scene.camera, 0.005, Source("test"))
     given = Observations(camera=camera, lengths=_a_length())
     observed = cues.observe(video, needs=("tracks",), given=given, quality="fast", journal=Journal("in memory"))
-    notes = rigid_scene(video, observed, Journal("in memory")).notes
-    assert not any("focal length" in note for note in notes), notes
+    scene = rigid_scene(video, observed, Journal("in memory"))
+    assert not any("focal length" in note for note in scene.notes), scene.notes
+
+
+def test_a_length_that_the_scene_will_measure_again_is_not_told_twice():
+    told = ("the known length of 3 m in frame 0 measures 2 m by the other lengths; check it.", "another thing.")
+    assert contradictions.but_lengths(told) == ("another thing.",)
 
 
 def _a_length() -> KnownLengths:

@@ -104,7 +104,7 @@ def camera_motion_of(scene: AnchoredStructure) -> CameraMotion:
         scene.solved | scene.given,
         scene.given_sigma_m if known else CENTRE_SIGMA * scene.median_depth,
         scene.given_sigma_rad if known else ROTATION_SIGMA_RAD,
-        Source(ESTIMATED, notes=scene.notes), metric=scene.metric, metric_source=scene.scale_source,
+        Source(ESTIMATED, notes=contradictions.but_lengths(scene.notes)), metric=scene.metric, metric_source=scene.scale_source,
         given=scene.given,
     )  # fmt: skip
 

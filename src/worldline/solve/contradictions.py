@@ -28,6 +28,8 @@ FOCAL_SIGMAS = 3.0
 BETTER_FIT = 0.95
 """The images contradict a given focal length only if with another one they fit better than by this factor."""
 
+_LENGTH = "the known length of"
+
 JUDGES = 1200
 """Tracks that are asked about the focal length, at most."""
 
@@ -132,10 +134,15 @@ def about_lengths(lengths: KnownLengths, scale: LengthScale, other: str = "") ->
     for k in np.flatnonzero(off > LENGTH_OFF):
         seen = lengths.length_m[k] * np.exp(mean - scale.each[k])
         notes.append(
-            f"the known length of {lengths.length_m[k]:g} m in frame {int(lengths.frame[k])} measures {seen:.3g} m by "
+            f"{_LENGTH} {lengths.length_m[k]:g} m in frame {int(lengths.frame[k])} measures {seen:.3g} m by "
             f"{other or 'the other lengths'}; check its end points and its value."
         )
     return tuple(notes)
+
+
+def but_lengths(notes: tuple[str, ...]) -> tuple[str, ...]:
+    """The sentences without those about single lengths, which the finished scene measures again, and better."""
+    return tuple(note for note in notes if not note.startswith(_LENGTH))
 
 
 def about_masks(
