@@ -104,8 +104,8 @@ def camera_motion_of(scene: AnchoredStructure) -> CameraMotion:
         scene.solved | scene.given,
         scene.given_sigma_m if known else CENTRE_SIGMA * scene.median_depth,
         scene.given_sigma_rad if known else ROTATION_SIGMA_RAD,
-        Source(ESTIMATED, notes=contradictions.but_lengths(scene.notes)), metric=scene.metric, metric_source=scene.scale_source,
-        given=scene.given,
+        Source(ESTIMATED, notes=contradictions.but_lengths(scene.notes)), metric=scene.metric,
+        metric_source=scene.scale_source, given=scene.given,
     )  # fmt: skip
 
 
