@@ -29,6 +29,12 @@ STANDING = 1e-4
 SHARED_ERROR = 2.0
 """How much less the depth cue of one track says than its sigma claims, because neighbouring tracks share its error."""
 
+DRIFTING = 0.5
+"""Claimed noise of sightings as a share of that with which they drift together, which counts against surfaces."""
+
+SLACK = 0.1
+"""By how much more (relative) held-out tracks may be off where surfaces have held the cameras as well."""
+
 
 @dataclass(frozen=True)
 class Bundling:
@@ -54,7 +60,7 @@ class Bundling:
     sightings: int = 64
     camera_sightings: int = 200
     held_out: int = 100
-    effective: int = 100
+    effective: int = 50
     coarse_steps: int = 12
     steps: int = 4
     last_steps: int = 8
@@ -169,13 +175,13 @@ def bundle_cameras(
         return bundle.adjust(
             samples, cameras.world_from_cam, cameras.intrinsics, points, focal_sigma=doubt,
             focal_prior=focal_start, depth=depth, log_depth_scale=cameras.log_depth_scale,
-            loss=GemanMcClure(loss), stop=stop, extra=[*extra, *faces(cameras, len(samples))],
+            loss=GemanMcClure(loss), stop=stop, extra=[*extra, *faces(cameras, samples)],
             held=held_by(len(samples)),
         )  # fmt: skip
 
-    def faces(cameras: Cameras, sightings: int) -> list[Term]:
+    def faces(cameras: Cameras, samples: PixelSamples) -> list[Term]:
         pairs = None if surfaces is None or extra else surfaces(cameras)
-        share = share_of(sightings, len(tracks.uv))
+        share = DRIFTING * share_of(len(samples), len(tracks.uv))
         return [] if pairs is None else [pairs.term(share, tracks.uv)]
 
     def held_by(sightings: int) -> list[Term] | None:
@@ -205,7 +211,7 @@ def bundle_cameras(
         "centres": "held" if extra else "free", "noise": round(noise, 3),
         "held_out_px_before": round(before, 3), "held_out_px_after": round(after, 3),
     }  # fmt: skip
-    if len(held) and not after <= before:
+    if len(held) and not after <= before * (1.0 if surfaces is None else 1 + SLACK):
         outcome["kept"] = "start"
         return Bundled(start, noise, outcome)
     outcome["kept"] = "result"
