@@ -114,6 +114,17 @@ class Scene:
         """Camera centres."""
         return self.world_from_cam[:, :3, 3]
 
+    def depth_around(self, frame: int, uv: Float[np.ndarray, "2"], reach: int = 2) -> tuple[float, float]:
+        """Median depth and sigma of the pixels within `reach` of uv in one frame; NaN where none is known."""
+        column, row = (int(x) for x in np.clip(np.floor(uv), 0, [self.width - 1, self.height - 1]))
+        window = np.s_[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
+        valid = np.asarray(self.valid[frame])[window]
+        if not valid.any():
+            return np.nan, np.nan
+        maps = (np.asarray(m[frame])[window][valid] for m in (self.depth_z, self.depth_sigma))
+        depth_z, sigma = (float(np.median(values)) for values in maps)
+        return depth_z, sigma
+
     def points_world(self, frame: int) -> Float[np.ndarray, "h w 3"]:
         """World point of every pixel of one frame (computed, never stored); NaN where depth is not valid."""
         depth = torch.from_numpy(np.array(self.depth_z[frame], dtype=np.float64))

@@ -50,13 +50,11 @@ def measured_lengths(inputs: Inputs, scene: Scene) -> LengthScale | None:
     """Metres per unit of the scene, by its depth at the ends of the known lengths."""
     lengths, camera = inputs.observed.lengths, scene.camera
     assert lengths is not None
-    column = np.clip(np.floor(lengths.uv[..., 0]).astype(int), 0, scene.width - 1)
-    row = np.clip(np.floor(lengths.uv[..., 1]).astype(int), 0, scene.height - 1)
-    frame = np.broadcast_to(np.asarray(lengths.frame)[:, None], row.shape)
-    depth_z, sigma = np.full(row.shape, np.nan), np.full(row.shape, np.nan)
-    for k, (t, v, u) in enumerate(zip(frame.flat, row.flat, column.flat, strict=True)):
-        if 0 <= t < len(scene) and scene.valid[t][v, u]:
-            depth_z.flat[k], sigma.flat[k] = scene.depth_z[t][v, u], scene.depth_sigma[t][v, u]
+    at = [
+        [scene.depth_around(t, uv) if 0 <= t < len(scene) else (np.nan, np.nan) for uv in ends]
+        for t, ends in zip(lengths.frame.tolist(), lengths.uv, strict=True)
+    ]
+    depth_z, sigma = np.moveaxis(np.array(at), -1, 0)
     own = Camera(camera.frames(len(scene))[lengths.frame], camera.width, camera.height, camera.distortion)
     ideal = ideal_uv(np.asarray(lengths.uv, dtype=np.float64), own, inputs.intrinsics)
     return scale_from(lengths, ideal, depth_z, sigma, inputs.intrinsics)

@@ -30,8 +30,6 @@ DEPTH_DOUBT = 0.003
 """Least relative standard deviation of the scale that depth gives."""
 _ENOUGH = 3
 """From so many poses on they can contradict the path as a whole."""
-_WINDOW = 2
-"""An end of a known length is looked up within this many pixels."""
 
 
 class Scale(NamedTuple):
@@ -254,15 +252,13 @@ def _depth_at(scene: Scene, frame: int, uv: np.ndarray) -> tuple[float, float]:
     column, row = (int(np.floor(x)) for x in uv)
     if not (0 <= column < scene.width and 0 <= row < scene.height):
         raise InputError(f"a known length ends outside the image of frame {frame}; give pixels of the original image.")
-    window = np.s_[max(0, row - _WINDOW) : row + _WINDOW + 1, max(0, column - _WINDOW) : column + _WINDOW + 1]
-    valid = np.asarray(scene.valid[frame])[window]
-    if not valid.any():
+    depth_z, sigma = scene.depth_around(frame, uv)
+    if np.isnan(depth_z):
         raise InputError(
             f"the scene has no depth in frame {frame} at pixel ({uv[0]:.0f}, {uv[1]:.0f}) of its images, where a known "
             "length ends; choose another pixel or frame."
         )
-    depth_z = float(np.median(np.asarray(scene.depth_z[frame])[window][valid]))
-    return depth_z, float(np.median(np.asarray(scene.depth_sigma[frame])[window][valid]))
+    return depth_z, sigma
 
 
 def _camera_of(scene: Scene, frame: int) -> Any:
