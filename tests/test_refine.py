@@ -337,3 +337,22 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(capsys, saved, tmp_path, o
 def test_a_scene_that_is_none_is_one_sentence(capsys, tmp_path):
     code, _, err = call(capsys, "refine", tmp_path / "nowhere", "--fov", 60)
     assert code == 2 and "does not exist" in err
+
+
+def test_the_result_never_goes_into_the_scene_that_is_refined(capsys, saved):
+    before = sorted(p.name for p in saved.iterdir())
+    for out in (saved, saved / "better"):
+        code, _, err = call(capsys, "refine", saved, "-o", out, "--fov", 60, "--no-page", "--quiet", "--overwrite")
+        assert code == 2 and "inside the scene" in err
+    assert sorted(p.name for p in saved.iterdir()) == before
+
+
+def test_depth_around_a_pixel_is_that_of_its_neighbours_and_unknown_without_any():
+    scene = unscaled()
+    uv = np.array([20.5, 40.5])
+    outlier = np.array(scene.depth_z)
+    outlier[0, 40, 20] *= 3
+    spiked = replace(scene, depth_z=outlier)
+    assert spiked.depth_around(0, uv)[0] == pytest.approx(scene.depth_around(0, uv)[0], rel=0.02)
+    hidden = replace(scene, valid=np.zeros_like(np.asarray(scene.valid)))
+    assert np.isnan(hidden.depth_around(0, uv)).all()

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 import worldline
-from worldline.errors import InputError
+from worldline.errors import InputError, OutputError
 from worldline.run import output_folder
 from worldline.run.known import Known, known_key, observations
 from worldline.run.reconstruction import FRAME_FACTS, Finished, Product, make_products
@@ -114,6 +114,8 @@ def refine_into(
     scene = load(folder)
     if known == Known():
         raise InputError("nothing new is known; give --intrinsics, --poses, --depth, --masks or --known-length.")
+    if Path(out).absolute().is_relative_to(Path(folder).absolute()):
+        raise OutputError(f"{out} is inside the scene that is refined; choose another output with -o.")
     key = content_key(
         worldline.__version__, "refine", _scene_key(folder), known_key(known), stages, sorted(products or {})
     )
