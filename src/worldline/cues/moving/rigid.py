@@ -40,6 +40,11 @@ CERTAIN = 12.0
 """Log odds of a pixel whose mask is known."""
 
 
+UNSAID, UNSAID_WEIGHT = 0.27, 0.05
+"""Probability that a pixel moves of which nothing is known, and its weight beside what is known (at most 1): the
+plain wall beside a mover is a wall."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of the cue."""
@@ -172,8 +177,9 @@ def link(work: _Work, probability: UInt8[np.ndarray, "t h w"]) -> Int[np.ndarray
 
 
 def _smoothed(image: UInt8[np.ndarray, "h w 3"], odds: np.ndarray, smoothness: float) -> Float[np.ndarray, "h w"]:
-    confidence = 0.02 + np.abs(np.tanh(odds / 2))
-    solved = BilateralGrid.of(image).solve(1 / (1 + np.exp(-odds)), confidence, smoothness=smoothness)
+    said = np.abs(np.tanh(odds / 2))
+    target = (said / (1 + np.exp(-odds)) + UNSAID_WEIGHT * UNSAID) / (said + UNSAID_WEIGHT)
+    solved = BilateralGrid.of(image).solve(target, said + UNSAID_WEIGHT, smoothness=smoothness)
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     return np.clip(guided(luma, solved, radius=3, edge=0.05), 0, 1)
 
