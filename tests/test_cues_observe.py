@@ -246,3 +246,12 @@ def test_depth_with_holes_is_partial_and_whole_depth_is_not():
 def test_a_quality_that_does_not_exist_is_named():
     with pytest.raises(InputError, match="no quality 'superb'"):
         observe(clip(), quality="superb")
+
+
+@pytest.mark.parametrize("quality", cues.QUALITIES)
+def test_cues_of_one_quality_share_flow_and_structure(quality):
+    chosen = [cues.with_quality(cue_module(kind, cues.AUTO[kind]).Config, quality) for kind in KINDS]
+    for name in ("flow", "structure"):
+        settings = [getattr(config, name) for config in chosen if hasattr(config, name)]
+        assert len(settings) >= 3
+        assert all(one == settings[0] for one in settings)

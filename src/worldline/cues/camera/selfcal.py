@@ -42,6 +42,11 @@ class Config:
 
     structure: StructureSettings = field(default_factory=StructureSettings)
 
+    @classmethod
+    def fast(cls) -> Config:
+        """A structure of fewer tracks; the cues that share it name the same."""
+        return cls(structure=StructureSettings.fast())
+
 
 @dataclass(frozen=True)
 class SelfCalibration:

@@ -39,6 +39,7 @@ from worldline.scene.journal import Arrays, Journal, content_key
 from worldline.scene.observations import DepthMaps, MovingMasks, Observations, Source
 from worldline.scene.video import Video
 from worldline.solve.structure import MEDIAN_DEPTH, RigidStructure
+from worldline.solve.structure_settings import StructureSettings
 
 NO_PARALLAX = (
     "the camera does not move enough to see depth; the depth maps are a guess (farther up in the image is farther)."
@@ -78,11 +79,12 @@ class Config:
     threads: int = 2
     """Frames that are worked on at once."""
     flow: optical_flow.Config = field(default_factory=optical_flow.fine)
+    structure: StructureSettings = field(default_factory=StructureSettings)
 
     @classmethod
     def fast(cls) -> Config:
         """Smaller maps and fewer frames around each, on faster flow."""
-        return cls(side=288, offsets=(2, 8, 20), flow=optical_flow.fast())
+        return cls(side=288, offsets=(2, 8, 20), flow=optical_flow.fast(), structure=StructureSettings.fast())
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class MotionDepth:
         """Depth maps of every frame, smaller than the video, and the camera motion that they share a scale with."""
         assert observed.moving is not None, "observe supplies what `needs` names"
         moving = observed.moving
-        scene = rigid_scene(video, observed, journal)
+        scene = rigid_scene(video, observed, journal, self.config.structure)
         flow = dense_flow(video, journal, config=self.config.flow) if scene.parallax else None
         height, width = optical_flow.reduced_size(video.height, video.width, self.config.side)
 

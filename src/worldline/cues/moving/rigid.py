@@ -35,6 +35,7 @@ from worldline.scene.journal import Arrays, Journal, content_key
 from worldline.scene.observations import DepthMaps, MovingMasks, Observations, Source
 from worldline.scene.video import Video
 from worldline.solve.structure import RigidStructure
+from worldline.solve.structure_settings import StructureSettings
 
 CERTAIN = 12.0
 """Log odds of a pixel whose mask is known."""
@@ -64,11 +65,17 @@ class Config:
     appearance: AppearanceSettings = field(default_factory=AppearanceSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     flow: optical_flow.Config = field(default_factory=optical_flow.fine)
+    structure: StructureSettings = field(default_factory=StructureSettings)
 
     @classmethod
     def fast(cls) -> Config:
         """A coarser grid and fewer frames around each."""
-        return cls(side=288, evidence=EvidenceSettings(offsets=(2, 5)), flow=optical_flow.fast())
+        return cls(
+            side=288,
+            evidence=EvidenceSettings(offsets=(2, 5)),
+            flow=optical_flow.fast(),
+            structure=StructureSettings.fast(),
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class RigidMasks:
 
     def __call__(self, video: Video, observed: Observations, journal: Journal) -> MovingMasks:
         """Masks with ids and probability, at the size of the video."""
-        scene = rigid_scene(video, observed, journal)
+        scene = rigid_scene(video, observed, journal, self.config.structure)
         flow = dense_flow(video, journal, config=self.config.flow)
         depth, known = observed.depth, observed.moving
 
