@@ -14,7 +14,7 @@ from worldline.cues.camera import selfcal
 from worldline.geometry import se3, sim3
 from worldline.scene.observations import Observations, PixelTracks
 from worldline.scene.video import Video
-from worldline.solve import rotation
+from worldline.solve import rotation, structure
 from worldline.solve.structure import RigidStructure, rigid_structure
 from worldline.solve.structure_settings import StructureSettings
 from worldline.synthetic import presets, truth
@@ -187,3 +187,17 @@ def test_calibration_by_turning_finds_a_focal_length_far_from_the_start():
     assert float(500 * found.log_focal.exp()[0]) == pytest.approx(world.camera.intrinsics[0], rel=0.01)
     kept = rotation.calibrated(uv, weight, start, wrong, focal_sigma=0.0)
     assert float(kept.log_focal.abs().max()) < 1e-3
+
+
+def test_a_zoom_that_explains_fewer_frames_is_not_believed(monkeypatch):
+    def of_the_first_half(few, frames, focal, log_zoom, s, *, median_depth):
+        found = structure.moving_camera(few, torch.arange(len(frames)), focal, s, median_depth=median_depth)
+        half = torch.arange(len(frames)) < len(frames) // 2
+        return found._replace(solved=found.solved & half), torch.linspace(0, 0.4, len(frames), dtype=torch.float64)
+
+    monkeypatch.setattr(structure.zoom, "noticeable", lambda log_focal: True)
+    monkeypatch.setattr(structure.zoom, "implausibility", lambda *_: 0.0)
+    monkeypatch.setattr(structure.zoom, "moving_camera", of_the_first_half)
+    world = clip("handheld")
+    found = rigid_structure(seen(world), *SIZE, settings=FEW)
+    assert found.motion == "general" and not found.zooms

@@ -250,6 +250,8 @@ def _general(
         own = fixed.cameras._replace(
             world_from_cam=fixed.cameras.world_from_cam[keys], solved=fixed.cameras.solved[keys]
         )
+        if int(zooming[0].solved.sum()) < int(own.solved.sum()):
+            return fixed  # it explains less of the clip, so it may well fit that better
         still = torch.zeros_like(zooming[1])
         if zoom.implausibility(thin, own, still, keys, focal, s) < zoom.implausibility(thin, *zooming, keys, focal, s):
             return fixed
