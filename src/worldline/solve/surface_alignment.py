@@ -101,6 +101,13 @@ class Surfaces(NamedTuple):
         return bool(self.dense(s).float().mean() >= s.most)
 
 
+def may_hold(depth: DepthMaps, s: SurfaceSettings) -> bool:
+    """Whether enough pixels are sure enough for surfaces; a look at some of them, before planes are fitted."""
+    z, sigma = (np.asarray(m)[:, ::8, ::8] for m in (depth.depth_z, depth.sigma))
+    sure = np.isfinite(z) & (z > 0) & (sigma < s.doubtful)
+    return bool((sure.mean((1, 2)) >= s.dense / 2).mean() >= s.most)
+
+
 def surfaces_of(
     depth: DepthMaps,
     width: int,

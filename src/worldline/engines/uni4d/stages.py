@@ -19,7 +19,7 @@ from worldline.geometry import se3
 from worldline.scene.journal import Arrays, pack
 from worldline.solve import triangulation
 from worldline.solve.known_poses import OFF_SIGMAS, KnownPoses, world_from_structure
-from worldline.solve.surface_alignment import SurfacePairs, SurfaceSettings, surface_pairs, surfaces_of
+from worldline.solve.surface_alignment import SurfacePairs, SurfaceSettings, may_hold, surface_pairs, surfaces_of
 
 WELL_KNOWN = 0.01
 """Relative depth error of a static point below which it has full weight in correcting the cue."""
@@ -104,7 +104,7 @@ def bundle(inputs: Inputs, found: Arrays) -> Arrays:
 def _surfaces(inputs: Inputs) -> Callable[[Cameras], SurfacePairs | None] | None:
     """What the surfaces of measured depth say about cameras; None where depth was made from the same tracks."""
     depth, prior, settings = inputs.depth, inputs.observed.camera, SurfaceSettings()
-    if not depth.metric or depth.source.name in FROM_HERE or prior is None:
+    if not depth.metric or depth.source.name in FROM_HERE or prior is None or not may_hold(depth, settings):
         return None
     surfaces = surfaces_of(
         depth, inputs.video.width, inputs.video.height, camera=prior.camera, reference=inputs.intrinsics,
