@@ -77,6 +77,12 @@ def test_what_moves_is_moved_whether_or_not_it_is_marked(marked):
     assert np.median(error[known]) < 0.005
 
 
+def test_a_sigma_common_to_both_ends_does_not_hide_a_mover():
+    scene, flow, truth = made(marked=False, sigma=0.1)
+    error = np.linalg.norm(np.asarray(dense_motion(scene, flow).displacement[1]) - truth, axis=-1)
+    assert np.median(error[CARD]) < 0.005
+
+
 def test_a_static_wall_does_not_tremble():
     scene, flow, truth = made(marked=True, sigma=0.02)
     noise = 1 + 0.01 * np.random.default_rng(0).normal(size=scene.depth_z.shape).astype(np.float32)

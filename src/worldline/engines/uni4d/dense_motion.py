@@ -43,10 +43,8 @@ def dense_motion(scene: Scene, flow: PixelFlow) -> Arrays:
         there = place + torch.from_numpy(shift)
         moved, known, sigma_m = _Surface.of(scene, t).looked_up(there, sigma_px)
         moved = moved - start.numpy()
-        still = static & (
-            np.linalg.norm(moved, axis=-1) < STILL_SIGMAS * np.hypot(sigma_m, first.sigma * first.depth_z)
-        )
         valid[t] = known & first.valid & np.isfinite(sigma_px)
+        still = static & (np.linalg.norm(moved, axis=-1) < _tremble(moved, sigma_m, first, static & valid[t]))
         displacement[t] = np.where((valid[t] & ~still)[..., None], moved, 0)
     return {"displacement": displacement, "valid": valid}
 
