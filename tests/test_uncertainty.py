@@ -88,6 +88,35 @@ def test_polishing_keeps_the_scale_and_tells_how_far_it_bends() -> None:
     assert in_its_scale(cameras, depth, 1.5 * depth)[1] > 0.1
 
 
+def test_a_path_that_drifts_is_turned_by_its_alignment_as_far_as_is_said() -> None:
+    t = torch.linspace(0, 1, 60, dtype=torch.float64)
+    centres = torch.stack([t, 0.2 * (9 * t).sin(), 0.1 * (5 * t).cos()], -1)
+    cameras = se3.from_rotation_translation(torch.eye(3, dtype=torch.float64).expand(60, 3, 3), centres)
+    steps = torch.randn(60, 3, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = move(0.001 * steps.cumsum(0))
+    turned = uncertainty.aligned(found, cameras, scaled=True)[1][0].square().mean().sqrt()
+    said = [uncertainty.loose_turn(found.only(drift), cameras, scaled=True) for drift in range(0, 400, 8)]
+    assert np.sqrt(np.mean(np.square(said))) == pytest.approx(float(turned), rel=0.3)
+
+
+def test_a_path_without_drift_or_without_breadth_is_hardly_turned() -> None:
+    straight = torch.eye(4, dtype=torch.float64).repeat(12, 1, 1)
+    straight[:, 0, 3] = torch.arange(12)
+    drift = torch.randn(12, 3, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert uncertainty.loose_turn(move(drift), straight, scaled=True) <= uncertainty.LOOSEST_RAD
+    assert uncertainty.loose_turn(move(0 * drift), case(0)[1], scaled=True) == 0
+
+
+def move(centres: torch.Tensor) -> uncertainty.Moved:
+    """Moves of the centres alone."""
+    return uncertainty.Moved(
+        centres,
+        torch.zeros_like(centres),
+        centres.new_zeros(5, centres.shape[2]),
+        centres.new_zeros(0, 3, centres.shape[2]),
+    )
+
+
 def test_steps_along_the_gauge_change_no_image() -> None:
     samples, cameras, points = case(0, noise_px=1e-3)
     system = uncertainty.linearised(samples, cameras, INTRINSICS, points).system

@@ -44,6 +44,12 @@ UNMODELLED_SHARE = 3.0
 CHANCE = 2.0
 """Mean squared effect, in standard deviations, up to which it may be chance."""
 
+PIECES = 1.8
+"""Independent parts of the bend that a drift gives to a path: those of a random walk, mostly its longest waves."""
+
+LOOSEST_RAD = 0.1
+"""Most that the alignment of centres may turn: a path too straight for more is aligned by its orientations."""
+
 LENS = 1 + len(UNMODELLED_SIGMA)
 """Unknowns that all frames share: the log focal length, then what is not modelled."""
 
@@ -258,6 +264,21 @@ def aligned(
     inverse = torch.linalg.pinv(away, rtol=1e-3)
     best = inverse @ flat
     return (flat - away @ best).view_as(found.centres), found.turns - best[3:6]
+
+
+def loose_turn(left_out: Moved, world_from_cam: Float[Tensor, "t 4 4"], *, scaled: bool) -> float:
+    """Sigma per axis, in radians, of the rotation by which bent centres are aligned.
+
+    `left_out` is one move: of what is not modelled it tells the size, not the shape. Another drift of that size
+    turns a short or straight path as a whole when its centres are aligned, and every orientation with it.
+    """
+    size = sizes(aligned(left_out, world_from_cam, scaled=scaled)[0])
+    centre = world_from_cam[:, :3, 3] - world_from_cam[:, :3, 3].mean(0)
+    spread = centre.square().sum() * torch.eye(3).to(centre) - centre.T @ centre
+    if float(size.max()) == 0:
+        return 0.0
+    variance = size.square().mean() * len(centre) / PIECES * torch.linalg.pinv(spread, hermitian=True).trace() / 3
+    return min(float(variance.sqrt()), LOOSEST_RAD)
 
 
 def depth_changes(

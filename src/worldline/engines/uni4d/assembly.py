@@ -47,7 +47,7 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
         valid=found.fusion["valid"],
         moving=found.fusion["moving"],
         image=video.frames,
-        camera_sigma=CameraSigma(found.doubts["centre"], found.doubts["rotation_rad"], float(found.doubts["focal"])),
+        camera_sigma=_camera_sigma(found.doubts),
         tracks=tracks,
         static_points=static["points"],
         static_colour=tracks.colour[: len(static["points"])],
@@ -59,6 +59,11 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
         notes=(*video.notes, *observed.notes, *health.distrusted(checked, found.doubts)),
     )
     return in_world(inputs, scene)
+
+
+def _camera_sigma(doubts: Arrays) -> CameraSigma:
+    turn = np.hypot(doubts["rotation_rad"], doubts["loose_rad"])
+    return CameraSigma(doubts["centre"], turn, float(doubts["focal"]))
 
 
 def real_camera(inputs: Inputs, intrinsics: Float[np.ndarray, "4"]) -> Camera:

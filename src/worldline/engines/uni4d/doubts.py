@@ -23,8 +23,9 @@ UNKNOWN = 0.1
 def find_doubts(inputs: Inputs, bundled: Arrays, points: Arrays) -> Arrays:
     """Sigma of every camera, of the focal length, of the static points, and of the depth that regions share.
 
-    Returns `centre` and `rotation_rad` (T,), `focal`, `points` (N,) in units of the scene, and `shared`: the standard
-    deviation of log depth that goes together over whole regions, whatever the pixels there say.
+    Returns `centre` and `rotation_rad` (T,), `loose_rad` (what all rotations share), `focal`, `points` (N,) in units
+    of the scene, and `shared`: the standard deviation of log depth that goes together over whole regions, whatever
+    the pixels there say.
     """
     settings, count = inputs.config.doubting, len(inputs.video)
     every = torch.from_numpy(bundled["world_from_cam"]).double()
@@ -44,8 +45,9 @@ def find_doubts(inputs: Inputs, bundled: Arrays, points: Arrays) -> Arrays:
     shared = _shared(inputs, found, samples, cameras, where)
     left_out = _shared(inputs, found.only(-1), samples, cameras, where)
     centre, rotation_rad = _camera_sigma(inputs, points, found, every, frames)
+    loose = uncertainty.loose_turn(found.only(-1), cameras, scaled=not _metric(inputs))
     return {
-        "centre": centre, "rotation_rad": rotation_rad,
+        "centre": centre, "rotation_rad": rotation_rad, "loose_rad": np.array(loose),
         "focal": np.array(np.hypot(own, settings.inflation * float(found.lens[0].norm()))),
         "points": _point_sigma(inputs, every.numpy(), points, shared), "shared": np.array(shared),
         "outcome": pack({"tracks": len(chosen), "frames": len(frames), "unmodelled": round(left_out, 4)}),
@@ -146,7 +148,7 @@ def _unknown(inputs: Inputs, points: Arrays) -> Arrays:
     """Where next to nothing static is tracked."""
     count, depth = len(inputs.video), _depth_of(inputs)
     return {
-        "centre": np.full(count, UNKNOWN * depth), "rotation_rad": np.full(count, UNKNOWN),
+        "centre": np.full(count, UNKNOWN * depth), "rotation_rad": np.full(count, UNKNOWN), "loose_rad": np.array(0.0),
         "focal": np.array(focal_prior(inputs)), "points": np.full(len(points["points"]), UNKNOWN * depth, np.float32),
         "shared": np.array(UNKNOWN), "outcome": pack({"tracks": 0}),
     }  # fmt: skip
