@@ -1,13 +1,16 @@
 """Numbers of objects: regions linked along the flow, through meetings, partings and short absences.
 
-Every pixel keeps the number that the flow brings to it, so objects that meet keep theirs. Numbers that share a region
-for most of the shorter one's life were parts of one object. An object that was lost for a moment is found again by
-place, size and colours.
+1. Every pixel keeps the number that the flow brings to it, so objects that meet keep theirs. A number whose pixels are
+   in two regions is split: the smaller part gets a new one, or that of an object that was lost for a moment and has
+   its place, size and colours.
+2. Numbers that are near each other for most of their lives and go the same way are joined again (`companions`).
+3. What parted for good is told apart before it parted too: the numbers are carried back along the flow.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,9 +18,13 @@ from jaxtyping import Bool, Float, Int, UInt8
 from scipy.ndimage import distance_transform_edt
 
 from worldline.cues.appearance import colour_index
+from worldline.cues.companions import Company, Parts, objects
 from worldline.cues.parallax import FlowChain
 
 BINS = (8, 12, 12)
+
+FORGET = 0.95
+"""Of its former area, what an object is still thought to have a frame later."""
 
 
 @dataclass(frozen=True)
@@ -30,37 +37,62 @@ class IdentitySettings:
     """Objects that live shorter are dropped."""
     share: float = 0.15
     """Of a region or of its own former area, from which a number that the flow brings is kept."""
-    together: float = 0.6
-    """Share of the shorter life that two numbers spend in one region if they are one object."""
     absent_s: float = 1.0
     """Longest absence after which an object is known again."""
     alike: float = 0.6
     """Least overlap of colours (Bhattacharyya) to be known again."""
+    company: Company = field(default_factory=Company)
+    """When numbers are joined."""
 
 
 @dataclass(eq=False)
 class _Last:
-    """An object when it was last seen."""
+    """An object when it was last seen, and how large it was before something began to hide it."""
 
     frame: int
     centre: np.ndarray
     area: int
-    colours: np.ndarray
+    whole: float
+
+
+class _Split(NamedTuple):
+    """From this frame on a part has its own number."""
+
+    frame: int
+    part: int
+    whole: int
+
+
+class _Region(NamedTuple):
+    """A connected region of a frame: its box, its pixels in it, its centre."""
+
+    box: tuple[slice, slice]
+    inside: Bool[np.ndarray, "h w"]
+    centre: Float[np.ndarray, "2"]
 
 
 @dataclass(eq=False)
 class _Book:
-    """What is known of the numbers given so far."""
+    """What is known of the numbers given so far; `colours` are sums over all their pixels."""
 
     fresh: int
+    taken: list[int]
     last: dict[int, _Last] = field(default_factory=dict)
-    life: dict[int, int] = field(default_factory=dict)
-    shared: dict[tuple[int, int], int] = field(default_factory=dict)
+    colours: dict[int, np.ndarray] = field(default_factory=dict)
     same: dict[int, int] = field(default_factory=dict)
+    splits: list[_Split] = field(default_factory=list)
 
-    def root(self, number: int) -> int:
-        while number in self.same:
-            number = self.same[number]
+    def new(self) -> int:
+        self.fresh += 1
+        return self.fresh - 1
+
+    def origin(self, number: int) -> int:
+        """The number that it was split from, and that one's, to the first."""
+        parents = {s.part: s.whole for s in reversed(self.splits)}
+        seen = {number}
+        while parents.get(number, number) not in seen:
+            number = parents[number]
+            seen.add(number)
         return number
 
 
@@ -74,18 +106,19 @@ def identities(
 ) -> Int[np.ndarray, "t h w"]:
     """Numbers of objects, at most 255, the largest first after those of the `given` frames, which stay as they are."""
     taken = sorted({int(n) for ids in given.values() for n in np.unique(ids) if n})
-    book = _Book(fresh=max(taken, default=0) + 1)
+    book = _Book(max(taken, default=0) + 1, taken)
     ids = np.zeros(moving.shape, dtype=np.int32)
     for t, inside in enumerate(moving):
         before = chain.carried_ids(ids[t - 1], t) if t else np.zeros_like(ids[0])
         if t in given:
             ids[t] = given[t]
-            _recognise(book, before, ids[t], taken)
+            _recognise(book, before, ids[t])
         else:
             _number(book, ids[t], inside, before, images[t], t, round(settings.absent_s / step_s), settings)
         _note(book, ids[t], images[t], t)
-    _join_parts(book, taken, settings)
-    return _renumbered(ids, book, taken, settings.least_frames)
+    _join(book, chain, ids, step_s, settings.company)
+    _carry_back(book, chain, ids, given, settings)
+    return _renumbered(ids, taken, settings.least_frames)
 
 
 def _number(
@@ -93,97 +126,195 @@ def _number(
     settings: IdentitySettings,
 ) -> None:  # fmt: skip
     """Numbers for the regions of one frame, written into `ids`."""
-    count, regions, stats, centres = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=4)
-    for k in range(1, count):
-        area = int(stats[k, cv2.CC_STAT_AREA])
-        if area < settings.least_area * inside.size:
+    found = _regions(inside, settings.least_area)
+    kept = [_kept(book, before, region, settings.share) for region in found]
+    for number, of in _split_numbers(kept):
+        if number in book.taken:
             continue
-        u, v, width, height = stats[k, :4]
-        box = np.s_[v : v + height, u : u + width]
-        region = regions[box] == k
-        kept = _kept(book, before[box], region, area, settings.share)
-        if not kept:
-            kept = [_found_again(book, image[box][region], centres[k], area, frame, absent, settings)]
-        ids[box][region] = _nearest(before[box], region, kept)[region]
-        for i, a in enumerate(kept):
-            for b in kept[i + 1 :]:
-                pair = min(a, b), max(a, b)
-                book.shared[pair] = book.shared.get(pair, 0) + 1
+        for i in of:
+            _split(book, number, kept[i], found[i], image, frame, absent, settings)
+    for region, numbers in zip(found, kept, strict=True):
+        labels = {old: new for old, (new, _) in numbers.items()}
+        if not labels:
+            there = {new for k in kept for new, _ in k.values()}
+            labels = {0: _found_again(book, image, region, frame, absent, there, settings) or book.new()}
+            numbers[0] = labels[0], 0
+        ids[region.box][region.inside] = _nearest(before[region.box], region.inside, labels)[region.inside]
 
 
-def _kept(book: _Book, before: np.ndarray, region: np.ndarray, area: int, share: float) -> list[int]:
-    """Numbers that the flow brings into a region, those of the most pixels first."""
-    pixels = np.bincount(before[region], minlength=1)
+def _regions(inside: Bool[np.ndarray, "h w"], least_area: float) -> list[_Region]:
+    count, regions, stats, centres = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=4)
+    found = []
+    for k in range(1, count):
+        if stats[k, cv2.CC_STAT_AREA] >= least_area * inside.size:
+            u, v, width, height = stats[k, :4]
+            box = np.s_[v : v + height, u : u + width]
+            found.append(_Region(box, regions[box] == k, centres[k]))
+    return found
+
+
+_Kept = dict[int, tuple[int, int]]
+"""Numbers that the flow brings into a region -> the number that they have from now on, and their pixels."""
+
+
+def _kept(book: _Book, before: np.ndarray, region: _Region, share: float) -> _Kept:
+    pixels = np.bincount(before[region.box][region.inside], minlength=1)
     pixels[0] = 0
-    found = [int(n) for n in np.argsort(-pixels, kind="stable")[: np.count_nonzero(pixels)]]
-    return [n for n in found if pixels[n] > share * min(area, book.last[n].area)]
+    area = int(region.inside.sum())
+    found = np.flatnonzero(pixels).tolist()
+    return {n: (n, int(pixels[n])) for n in found if pixels[n] > share * min(area, book.last[n].area)}
 
 
-def _nearest(before: np.ndarray, region: np.ndarray, kept: list[int]) -> Int[np.ndarray, "h w"]:
-    """Every pixel's own number if that is kept, else that of the nearest pixel that has one."""
-    if len(kept) == 1:
-        return np.full(region.shape, kept[0], dtype=np.int32)
-    own = np.where(region & np.isin(before, kept), before, 0)
+def _split_numbers(kept: list[_Kept]) -> list[tuple[int, list[int]]]:
+    """Numbers that are in several regions, and those regions but the one with the most pixels."""
+    where: dict[int, list[int]] = {}
+    for i, numbers in enumerate(kept):
+        for n in numbers:
+            where.setdefault(n, []).append(i)
+    split = {n: sorted(of, key=lambda i: -kept[i][n][1])[1:] for n, of in where.items()}
+    return [(n, of) for n, of in split.items() if of]
+
+
+def _split(
+    book: _Book, number: int, kept: _Kept, region: _Region, image: np.ndarray, frame: int, absent: int,
+    settings: IdentitySettings,
+) -> None:  # fmt: skip
+    """A number for the part of a number that is in another region than its main part."""
+    origin, pixels = book.origin(number), kept[number][1]
+    kin = [n for n in kept if n != number and book.origin(n) == origin]
+    if kin:
+        part = kept[max(kin, key=lambda n: kept[n][1])][0]
+    else:
+        there = {new for new, _ in kept.values()}
+        known = 0 if len(kept) > 1 else _found_again(book, image, region, frame, absent, there, settings)
+        part = known or book.new()
+        book.splits.append(_Split(frame, part, number))
+        book.last.setdefault(part, _Last(frame, region.centre, pixels, pixels))
+    kept[number] = part, pixels
+
+
+def _nearest(before: np.ndarray, region: np.ndarray, labels: dict[int, int]) -> Int[np.ndarray, "h w"]:
+    """The label of every pixel's own number if that has one, else that of the nearest pixel that has one."""
+    if len(set(labels.values())) == 1:
+        return np.full(region.shape, next(iter(labels.values())), dtype=np.int32)
+    own = np.zeros(region.shape, dtype=np.int32)
+    for old, new in labels.items():
+        own[region & (before == old)] = new
     v, u = distance_transform_edt(own == 0, return_distances=False, return_indices=True)
     return own[v, u]
 
 
 def _found_again(
-    book: _Book, pixels: np.ndarray, centre: np.ndarray, area: int, frame: int, absent: int, settings: IdentitySettings
-) -> int:
-    """The number of an object that was lost not long ago, near by, of similar size and colours; else a new one."""
-    colours, reach = _colours(pixels), 1.5 * np.sqrt(area)
+    book: _Book, image: np.ndarray, region: _Region, frame: int, absent: int, there: set[int],
+    settings: IdentitySettings,
+) -> int:  # fmt: skip
+    """The number of an object that was lost not long ago, near by, of similar size and colours; else 0."""
+    area = int(region.inside.sum())
+    colours, reach = _shares(_colours(image[region.box][region.inside])), 1.5 * np.sqrt(area)
     best, number = settings.alike, 0
     for n, last in book.last.items():
-        near = np.linalg.norm(last.centre - centre) < reach + 0.05 * reach * (frame - last.frame)
-        if 1 < frame - last.frame <= absent and near and 0.4 < last.area / area < 2.5:
-            overlap = float(np.sqrt(last.colours * colours).sum())
+        near = np.linalg.norm(last.centre - region.centre) < reach + 0.05 * reach * (frame - last.frame)
+        if n not in there and 1 < frame - last.frame <= absent and near and 0.4 < last.whole / area < 2.5:
+            overlap = float(np.sqrt(_shares(book.colours[n]) * colours).sum())
             best, number = (overlap, n) if overlap > best else (best, number)
-    if number:
-        return number
-    book.fresh += 1
-    return book.fresh - 1
+    return number
 
 
-def _colours(pixels: np.ndarray) -> Float[np.ndarray, "n"]:
-    counts = np.bincount(colour_index(pixels[None], BINS).reshape(-1), minlength=int(np.prod(BINS)))
+def _colours(pixels: UInt8[np.ndarray, "n 3"]) -> Int[np.ndarray, "c"]:
+    return np.bincount(colour_index(pixels[None], BINS).reshape(-1), minlength=int(np.prod(BINS)))
+
+
+def _shares(counts: np.ndarray) -> Float[np.ndarray, "c"]:
     return counts / max(counts.sum(), 1)
 
 
 def _note(book: _Book, ids: np.ndarray, image: np.ndarray, frame: int) -> None:
-    for n in np.unique(ids[ids > 0]):
+    for n in np.unique(ids[ids > 0]).tolist():
         inside = ids == n
-        centre = np.argwhere(inside).mean(0)[::-1]
-        book.last[int(n)] = _Last(frame, centre, int(inside.sum()), _colours(image[inside]))
-        book.life[int(n)] = book.life.get(int(n), 0) + 1
+        area, before = int(inside.sum()), book.last.get(n)
+        whole = area if before is None else max(area, FORGET ** (frame - before.frame) * before.whole)
+        book.last[n] = _Last(frame, np.argwhere(inside).mean(0)[::-1], area, whole)
+        book.colours[n] = book.colours.get(n, 0) + _colours(image[inside])
 
 
-def _recognise(book: _Book, before: np.ndarray, given: np.ndarray, taken: list[int]) -> None:
+def _recognise(book: _Book, before: np.ndarray, given: np.ndarray) -> None:
     """Numbers that the flow brings onto a given object, and that are not given themselves, are that object."""
-    for n in {int(x) for x in np.unique(before)} - {0, *taken}:
+    for n in {int(x) for x in np.unique(before)} - {0, *book.taken}:
         there = np.bincount(given[before == n])
         best = int(there.argmax())
-        if best and book.root(n) == n:
+        if best and n not in book.same:
             book.same[n] = best
 
 
-def _join_parts(book: _Book, taken: list[int], settings: IdentitySettings) -> None:
-    for (a, b), frames in sorted(book.shared.items(), key=lambda item: -item[1]):
-        one, other = sorted((book.root(a), book.root(b)), key=lambda n: (n not in taken, -book.life.get(n, 0)))
-        if one != other and other not in taken and frames >= settings.together * min(book.life[a], book.life[b]):
-            book.same[other] = one
+def _join(book: _Book, chain: FlowChain, ids: np.ndarray, step_s: float, settings: Company) -> None:
+    """Give what is one object one number, in place."""
+    ids[:] = _alias(book.same, book.fresh)[ids]
+    colours = np.zeros((book.fresh, int(np.prod(BINS))))
+    for n, counts in book.colours.items():
+        colours[book.same.get(n, n)] += counts
+    shares = colours / np.maximum(colours.sum(1, keepdims=True), 1)
+    root = _alias(book.same, book.fresh)
+    pairs = (sorted((int(root[s.part]), int(root[s.whole]))) for s in book.splits)
+    kin = {(a, b) for a, b in pairs if a != b}
+    same = objects(Parts.of(chain, ids, shares, kin), book.taken, step_s, settings)
+    book.same.update(same)
+    ids[:] = _alias(same, book.fresh)[ids]
 
 
-def _renumbered(ids: np.ndarray, book: _Book, taken: list[int], least_frames: int) -> np.ndarray:
+def _alias(same: dict[int, int], count: int) -> Int[np.ndarray, "n"]:
+    """For every number the one that it goes by."""
+    alias = np.arange(count, dtype=np.int32)
+    for _ in range(len(same)):
+        step = np.array([same.get(int(n), int(n)) for n in alias], dtype=np.int32)
+        if np.array_equal(step, alias):
+            break
+        alias = step
+    return alias
+
+
+def _carry_back(
+    book: _Book, chain: FlowChain, ids: np.ndarray, given: dict[int, np.ndarray], settings: IdentitySettings
+) -> None:
+    """Where an object parted from another for good, its number for its pixels before, in place."""
+    alias = _alias(book.same, book.fresh)
+    splits = {(s.frame, int(alias[s.part]), int(alias[s.whole])) for s in book.splits}
+    open_pairs: set[tuple[int, int]] = set()
+    for t in range(len(ids) - 2, -1, -1):
+        open_pairs |= {(part, whole) for frame, part, whole in splits if frame == t + 1 and part != whole}
+        if t in given or not open_pairs:
+            open_pairs.clear()
+            continue
+        after = chain.carried_ids(ids[t + 1], t, -1)
+        open_pairs = {pair for pair in open_pairs if _parted_before(ids[t], ids[t + 1], after, *pair, settings.share)}
+
+
+def _parted_before(
+    ids: np.ndarray, later: np.ndarray, after: np.ndarray, part: int, whole: int, share: float
+) -> bool:  # fmt: skip
+    """Give a part its pixels of what was one number in a frame, and whether it was there."""
+    if (ids == part).any():
+        return False
+    merged = ids == whole
+    brought = merged & (after == part)
+    if np.count_nonzero(brought) <= share * np.count_nonzero(later == part):
+        return False
+    regions = cv2.connectedComponents(merged.astype(np.uint8), connectivity=4)[1]
+    inside = merged & np.isin(regions, np.unique(regions[brought]))
+    ids[inside] = _nearest(after, inside, {part: part, whole: whole})[inside]
+    return True
+
+
+def _renumbered(ids: np.ndarray, taken: list[int], least_frames: int) -> Int[np.ndarray, "t h w"]:
     """Lasting objects only, the given ones as they were, the others by size, at most 255."""
-    alias = np.array([book.root(n) for n in range(book.fresh)])
-    ids = alias[ids]
-    present = np.stack([np.bincount(frame.reshape(-1), minlength=book.fresh) for frame in ids])
+    count = int(ids.max()) + 1
+    present = np.stack(
+        [np.bincount(frame.reshape(-1), minlength=max(count, max(taken, default=0) + 1)) for frame in ids]
+    )
     lasting = (present > 0).sum(0) >= min(least_frames, len(ids))
     lasting[[0, *taken]] = False
     order = np.argsort(-present.sum(0) * lasting, kind="stable")[: int(lasting.sum())]
     free = [n for n in range(1, 256) if n not in taken]
-    number = np.zeros(book.fresh, dtype=np.uint8)
+    number = np.zeros(present.shape[1], dtype=np.uint8)
     number[taken] = taken
     number[order[: len(free)]] = free[: len(order)]
     return number[ids]

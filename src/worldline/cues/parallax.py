@@ -138,9 +138,9 @@ class FlowChain:
         uv = self.grid_uv + step[..., :2]
         return sample(values, uv / self.scale), ~self._lost(uv, step)
 
-    def carried_ids(self, ids: Int[np.ndarray, "h w"], frame: int) -> Int[np.ndarray, "h w"]:
-        """Labels of the frame before, brought to `frame` along the flow; 0 where that is lost."""
-        step = self.adjacent(frame, -1).astype(np.float32)
+    def carried_ids(self, ids: Int[np.ndarray, "h w"], frame: int, way: int = 1) -> Int[np.ndarray, "h w"]:
+        """Labels of the neighbouring frame `frame - way`, brought to `frame` along the flow; 0 where that is lost."""
+        step = self.adjacent(frame, -way).astype(np.float32)
         uv = self.grid_uv + step[..., :2]
         row, column = pixels.indices(torch.from_numpy(uv / self.scale), *ids.shape)
         return np.where(self._lost(uv, step), 0, ids[row.numpy(), column.numpy()])
