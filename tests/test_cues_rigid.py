@@ -13,7 +13,7 @@ from worldline.cues.edge_aware import BilateralGrid, guided
 from worldline.cues.identities import IdentitySettings, identities
 from worldline.cues.motion_evidence import EvidenceSettings, frame_evidence
 from worldline.cues.moving import rigid
-from worldline.cues.parallax import FlowChain, Sightings, static_hypothesis
+from worldline.cues.parallax import FlowChain, Sightings, grip, static_hypothesis
 from worldline.cues.rigid_scene import rigid_scene
 from worldline.cues.surface_memory import MemorySettings, remembered
 from worldline.geometry.camera import distort
@@ -179,6 +179,29 @@ def test_texture_that_flickers_on_the_spot_is_no_object_and_a_patch_that_travels
     odds = frame_evidence(chain, still, luma, 4, (0.0, 0.0), EvidenceSettings())
     assert np.median(odds[24:40, 40:56]) > 1.5
     assert (odds[62:88, 12:58] > 0).mean() < 0.05 and np.median(odds[:16, 70:]) < -1
+
+
+def test_flow_that_slides_along_an_edge_or_over_a_plain_wall_is_no_motion() -> None:
+    random = np.random.default_rng(0)
+    rows = cv2.GaussianBlur(random.uniform(0, 255, (96, 1)).astype(np.float32), (1, 9), 2) * np.ones(
+        (1, 128), np.float32
+    )
+    luma = np.repeat(rows[None], 9, 0) + random.normal(0, 1, (9, 96, 128)).astype(np.float32)
+    luma[:, 40:] = 128 + random.normal(0, 1, (9, 56, 128))
+    odds = frame_evidence(
+        chain_of([3.0] * 8, 96, 128), standing_scene(9, (128.0, 128.0, 64.0, 48.0)), luma, 4, (0.0, 0.0),
+        EvidenceSettings(),
+    )  # fmt: skip
+    assert (odds <= 0).mean() > 0.995 and np.median(odds[4:36, 30:100]) < -0.4
+
+
+def test_an_image_holds_displacements_across_its_structure_only() -> None:
+    v, u = np.mgrid[:40, :60].astype(np.float32)
+    off = np.array([3.0, 4.0], dtype=np.float32) * np.ones((40, 60, 1), np.float32)
+    assert np.allclose(grip(128 + 60 * np.sin(u)).squared(off)[8:-8, 8:-8], 9, rtol=0.1)
+    assert np.allclose(grip(128 + 60 * np.sin(v)).squared(off)[8:-8, 8:-8], 16, rtol=0.1)
+    assert np.allclose(grip(128 + 30 * (np.sin(u) + np.sin(v))).squared(off)[8:-8, 8:-8], 25, rtol=0.15)
+    assert np.allclose(grip(0 * u).squared(off), 0)
 
 
 def standing_scene(frames: int, intrinsics: tuple[float, ...]) -> RigidStructure:

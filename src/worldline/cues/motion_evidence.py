@@ -3,9 +3,9 @@
 Two tests have to agree. The geometric one asks whether where a pixel went can be explained by the camera motion and
 one depth. The photometric one asks whether the image says so too: the surroundings of the pixel must look clearly worse
 where the static point would be than where the flow leads, in units of what static things of that frame look like
-when they are compared in the same way. So flow that is merely guessed (sky, along an edge) speaks for nothing, and
-texture that flickers without going anywhere (water, leaves), which flow explains hardly better than standing still,
-speaks against motion.
+when they are compared in the same way. So flow that is merely guessed (sky) speaks for nothing, and texture that
+flickers without going anywhere (water, leaves), which flow explains hardly better than standing still, speaks
+against motion. Residuals count only across the structure of the image: along an edge flow slides.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from worldline.cues.optical_flow import sample
-from worldline.cues.parallax import FlowChain, Limits, Sightings, lens_of, static_hypothesis, texture
+from worldline.cues.parallax import FlowChain, Limits, Sightings, grip, lens_of, static_hypothesis, texture
 from worldline.solve.structure import RigidStructure
 
 MOST, LEAST = 3.0, -2.0
@@ -47,7 +47,11 @@ class EvidenceSettings:
     contrast_gain: float = 1.5
     """How fast the log odds grow with it."""
     least_contrast: float = 0.25
-    """Contrast from which the image can speak for motion at all."""
+    """Contrast from which the image fully speaks for motion; it says nothing at 0."""
+    agreement: float = 4.0
+    """Most log odds for motion per log of the residual: beside its place a sharp edge looks very wrong at once."""
+    standing: float = 0.5
+    """Log odds against motion of what flow takes elsewhere but looks the same at the static place."""
     window: int = 5
     """Side of the surroundings that are compared, in cells of the grid."""
     noise: float = 3.0
@@ -55,7 +59,8 @@ class EvidenceSettings:
 
 
 class Seen(NamedTuple):
-    """One direction in time: misfit in standard deviations, differences in grey levels at the static and own place."""
+    """One direction in time: misfit in standard deviations, as far as the image holds it, and by how many grey levels
+    the surroundings differ at the static and at the own place."""
 
     misfit: Float[np.ndarray, "h w"]
     static: Float[np.ndarray, "h w"]
@@ -110,7 +115,7 @@ def compared(
         for total, uv in zip(differences, places, strict=True):
             gap = luma[frame] - sample(luma[f], uv / chain.scale)
             total += known * _around(gap * gap, settings.window)
-    misfit = (fit.residual_px**2 / variance).sum(0)
+    misfit = (grip(luma[frame]).squared(side.uv - fit.static_uv) / variance).sum(0)
     return Seen(*(np.sqrt(np.maximum(total, 0) * share) for total in (misfit, *differences)))
 
 
@@ -121,8 +126,10 @@ def _odds(
     noise = settings.noise**2
     contrast = 0.5 * np.log((seen.static**2 + noise) / (seen.own**2 + noise))
     odds = settings.sharpness * geometric + settings.contrast_gain * (contrast - settings.contrast)
-    told = np.where(odds > 0, np.clip(contrast / settings.least_contrast, 0, 1), 1)
-    return np.clip(odds, LEAST, MOST) * told * believed
+    agreed = np.minimum(odds, np.maximum(settings.agreement * geometric, 0)).clip(0, MOST)
+    told = np.clip(contrast / settings.least_contrast, 0, 1)
+    moves = agreed * told - settings.standing * (1 - told)
+    return np.where(odds > 0, moves, np.maximum(odds, LEAST)) * believed
 
 
 def _around(values: np.ndarray, window: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -31,6 +31,8 @@ BORDER = 0.005
 """Flow that lands so near the border (share of the longer side) is not believed: it may have been stopped there."""
 FLAT_GREY = 2.0
 """Slope, in grey levels per cell of the grid, at which flow is half believed; at half of it, not at all."""
+ONE_WAY = 0.05
+"""Share of the squared slopes of a place that its weaker direction needs for flow to be half believed along it."""
 
 
 Limits: TypeAlias = tuple[float | np.ndarray, float | np.ndarray]
@@ -274,11 +276,45 @@ def believed(video: Video, frame: int, height: int, width: int) -> Float[np.ndar
     return texture(cv2.resize(video.grey([frame])[0], (width, height), interpolation=cv2.INTER_AREA))
 
 
+class Grip(NamedTuple):
+    """How far the image holds a displacement: a symmetric matrix per pixel, 1 across structure, 0 along it.
+
+    Along an edge, as on a plain wall, flow is filled in from elsewhere; only its part across the edge was seen.
+    """
+
+    uu: Float[np.ndarray, "h w"]
+    uv: Float[np.ndarray, "h w"]
+    vv: Float[np.ndarray, "h w"]
+
+    def squared(self, off: Float[np.ndarray, "*d h w 2"]) -> Float[np.ndarray, "*d h w"]:
+        """Squared length of displacements, as far as the image can tell it."""
+        u, v = off[..., 0], off[..., 1]
+        return self.uu * u * u + 2 * self.uv * u * v + self.vv * v * v
+
+
+def grip(luma: Shaped[np.ndarray, "h w"]) -> Grip:
+    """How far an image (0 to 255) holds displacements of its pixels.
+
+    G / (G + n) with G the structure tensor (Förstner and Gülch, "A fast operator for detection and precise location of
+    distinct points", ISPRS 1987) and n what noise and a bent edge put into it.
+    """
+    uu, uv, vv = _structure(luma)
+    nothing = FLAT_GREY**2 + ONE_WAY * (uu + vv)
+    share = nothing / ((uu + nothing) * (vv + nothing) - uv * uv)
+    return Grip(1 - share * (vv + nothing), share * uv, 1 - share * (uu + nothing))
+
+
 def texture(luma: Shaped[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     """0 where an image (0 to 255) is flat, 1 where it has texture."""
-    gx, gy = (cv2.Sobel(luma.astype(np.float32), cv2.CV_32F, *axis, scale=0.125) for axis in ((1, 0), (0, 1)))
-    slope = np.sqrt(cv2.boxFilter(gx * gx + gy * gy, cv2.CV_32F, (9, 9)))
-    return np.clip(slope / FLAT_GREY - 0.5, 0, 1)
+    uu, _, vv = _structure(luma)
+    return np.clip(np.sqrt(uu + vv) / FLAT_GREY - 0.5, 0, 1)
+
+
+def _structure(luma: Shaped[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean products of the slopes around every pixel: uu, uv, vv."""
+    u, v = (cv2.Sobel(luma.astype(np.float32), cv2.CV_32F, *axis, scale=0.125) for axis in ((1, 0), (0, 1)))
+    uu, uv, vv = (cv2.boxFilter(product, cv2.CV_32F, (9, 9)) for product in (u * u, u * v, v * v))
+    return uu, uv, vv
 
 
 def _reduced(flow: np.ndarray, height: int, width: int) -> np.ndarray:
