@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline import synthetic
-from worldline.cues import following, optical_flow, patches, seeds
+from worldline.cues import followed, following, neighbour_motion, optical_flow, patches, seeds, several_steps
 from worldline.cues.optical_flow import DenseFlow, dense_flow
 from worldline.cues.tracks import flow as flow_tracks
 from worldline.errors import InputError
@@ -66,7 +66,7 @@ def carried(maps: list[tuple[np.ndarray, np.ndarray]], uv: np.ndarray, source: n
 def turning() -> tuple[Video, list[tuple[np.ndarray, np.ndarray]], DenseFlow, PixelTracks]:
     video, maps = turning_clip()
     flow = dense_flow(video, Journal("turning"))
-    return video, maps, flow, flow_tracks.track_grid(video, flow, sparse())
+    return video, maps, flow, flow_tracks.track_grid(video, (flow,), sparse())
 
 
 def errors(tracks: PixelTracks, maps: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -178,7 +178,7 @@ def test_tracks_do_not_drift(turning):
 def test_the_template_beats_the_chain_it_corrects(turning):
     video, maps, flow, tracks = turning
     chain_only = replace(sparse(), following=following.Config(trusted_likeness=2.0, patience=1000))
-    chained = flow_tracks.track_grid(video, flow, chain_only)
+    chained = flow_tracks.track_grid(video, (flow,), chain_only)
 
     def far(t: PixelTracks) -> float:
         away = np.abs(np.arange(len(maps))[:, None] - t.query_frame)
@@ -219,7 +219,7 @@ def test_tracks_end_behind_an_occluder():
     flow = dense_flow(video, Journal("card"))
     rows, columns = np.mgrid[28:72:6, 62:92:6]
     uv = np.stack([columns.ravel(), rows.ravel()], -1) + 0.5
-    tracks = flow_tracks.track_points(video, flow, uv, np.zeros(len(uv), int))
+    tracks = flow_tracks.track_points(video, (flow,), uv, np.zeros(len(uv), int))
     covered = uv[:, 0] < 35 + 4 * np.arange(16)[:, None] - 1
     assert tracks.visible[0].all()
     assert tracks.visible[covered].mean() < 0.1
@@ -245,7 +245,7 @@ def passing_card(frames: int = 16) -> tuple[Video, np.ndarray, np.ndarray]:
 
 def test_points_are_found_again_behind_what_passes_before_them():
     video, uv, hidden = passing_card()
-    tracks = flow_tracks.track_points(video, dense_flow(video, Journal("pass")), uv, np.zeros(len(uv), int))
+    tracks = flow_tracks.track_points(video, (dense_flow(video, Journal("pass")),), uv, np.zeros(len(uv), int))
     away = np.linalg.norm(tracks.uv - (uv - np.arange(16)[:, None, None] * [1, 0]), axis=-1)
     behind = ~hidden[-1] & hidden.any(0) & (uv[:, 0] - 15 < 30 + 75 - 8)
     assert behind.sum() > 20
@@ -254,6 +254,78 @@ def test_points_are_found_again_behind_what_passes_before_them():
     assert tracks.visible[hidden].mean() < 0.1
     assert np.median(away[hidden]) < 1.5
     assert np.median(tracks.sigma_px[hidden]) > np.median(tracks.sigma_px[tracks.visible & (tracks.sigma_px > 0)])
+
+
+def blinded_clip(frames: int = 12, dark: range = range(4, 9)) -> tuple[Video, np.ndarray]:
+    """A wall that slides by a pixel a frame, all of it covered by something else for a while; uv of points of it."""
+    wall = texture(HEIGHT, WIDTH + 40, 5)
+    grey = np.stack([texture(HEIGHT, WIDTH, 50 + t) if t in dark else wall[:, t : t + WIDTH] for t in range(frames)])
+    rows, columns = np.mgrid[28:72:6, 40:100:6]
+    uv = np.stack([columns.ravel(), rows.ravel()], -1) + 0.5
+    return Video(np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, -1), np.arange(float(frames))), uv
+
+
+def test_longer_steps_lead_over_frames_in_which_nothing_is_seen():
+    video, uv = blinded_clip()
+    near = flow_tracks.Config(longer_steps=())
+    unsearched = replace(following.Config(), reappearance=replace(following.Config().reappearance, search_px=1))
+    settings = [replace(near, following=unsearched), replace(near, following=unsearched, longer_steps=(6,))]
+    after = np.arange(9, 12)
+    found = []
+    for config in settings:
+        flows = flow_tracks.flows_of(video, Journal("dark"), config)
+        tracks = flow_tracks.track_points(video, flows, uv, np.zeros(len(uv), int), config)
+        right = np.linalg.norm(tracks.uv[after] - (uv - after[:, None, None] * [1, 0]), axis=-1) < 0.5
+        found.append((tracks.visible[after] & right).mean())
+        assert tracks.visible[4:9].mean() < 0.1
+    assert found[1] > 0.8
+    assert found[0] < 0.5 * found[1]
+
+
+def started_points(image: np.ndarray, past: int) -> followed.Followed:
+    uv = np.array([[40.0, 40.0], [60.0, 50.0]], np.float32)
+    config = patches.Config()
+    return followed.started(image, 0, uv, np.arange(2), config, neighbour_motion.Config(), past)
+
+
+def test_places_of_the_past_move_on_by_a_frame_and_hidden_ones_are_none():
+    points = started_points(texture(HEIGHT, WIDTH), past=2)
+    once = followed.remembering(replace(points, hidden=np.array([0, 1])))
+    twice = followed.remembering(replace(once, uv=once.uv + 1, hidden=np.array([0, 0])))
+    np.testing.assert_array_equal(twice.past_uv[:, 1], points.uv)
+    np.testing.assert_array_equal(twice.past_uv[:, 0], points.uv + 1)
+    assert np.isfinite(twice.past_sigma_px).tolist() == [[True, True], [True, False]]
+
+
+def test_of_two_ways_to_a_frame_the_one_that_returns_and_looks_right_is_taken():
+    image = patches.smoothed(texture(HEIGHT, WIDTH), patches.Config())
+    points = followed.remembering(followed.remembering(started_points(image, past=2)))
+    still, right = np.zeros((HEIGHT, WIDTH, 2), np.float32), np.full((HEIGHT, WIDTH, 2), (0.6, 0.0), np.float32)
+    settings = several_steps.Config(), patches.Config()
+    returns, misses = several_steps.Step(2, still, still), several_steps.Step(1, right, still)
+    chosen = several_steps.most_certain(points, image, (misses, returns), *settings)
+    np.testing.assert_allclose(chosen.uv, points.uv)
+    wrong_but_sure = several_steps.Step(1, right, -right)
+    chosen = several_steps.most_certain(points, image, (wrong_but_sure, returns), *settings)
+    np.testing.assert_allclose(chosen.uv, points.uv)
+
+
+def test_no_way_leads_from_where_a_point_was_not_seen():
+    image = texture(HEIGHT, WIDTH)
+    points = followed.remembering(started_points(image, past=2))
+    still = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    ways = [several_steps.ahead(points, several_steps.Step(k, still, still), several_steps.Config()) for k in (1, 2)]
+    assert [w.consistent.all() for w in ways] == [True, False]
+
+
+def test_a_misfit_is_about_the_shift_that_causes_it():
+    config = patches.Config()
+    image = patches.smoothed(texture(HEIGHT, WIDTH, 3), config)
+    uv = np.random.default_rng(0).uniform(20, 70, (50, 2)).astype(np.float32)
+    templates, linear = patches.cut(image, uv, config), np.tile(np.eye(2, dtype=np.float32), (50, 1, 1))
+    at = [patches.misfit_px(image, templates, uv + [d, 0], linear, config) for d in (0.0, 0.5)]
+    assert at[0].max() == 0
+    assert np.median(at[1]) > 0.3
 
 
 def test_no_track_starts_without_texture_or_at_a_jump_of_the_flow():
@@ -280,7 +352,7 @@ def test_covered_cells_get_no_second_track():
 
 def test_too_many_tracks_are_thinned_from_the_short_end_everywhere(turning):
     video, _, flow, full = turning
-    few = flow_tracks.track_grid(video, flow, replace(sparse(), most=100))
+    few = flow_tracks.track_grid(video, (flow,), replace(sparse(), most=100))
     assert 80 <= few.visible.shape[1] <= 104
     assert set(few.query_frame) >= {0, 10, 20}
     assert few.visible.sum(0).mean() > full.visible.sum(0).mean()

@@ -23,6 +23,7 @@ class Followed:
         base_px: sigma of the place where the template was cut. sigma_px: that of the present place.
         alone: frames since the template was last trusted. hidden: frames since the point was seen, 0 where it is.
         seen_frame, seen_uv: when and where it was seen last. drift_uv: where the flow alone took it from there.
+        past_uv: (N, P, 2) places 1, 2, ... frames ago; past_sigma_px: (N, P) their sigma, infinite where not seen.
         near, near_weight: (N, K) tracks of its neighbours when it was seen last; of hidden points only.
         original: whether `template` is that of the query frame.
         template: the look now compared with; query_template: that of the query frame.
@@ -40,6 +41,8 @@ class Followed:
     seen_frame: Int[np.ndarray, "n"]
     seen_uv: Float[np.ndarray, "n 2"]
     drift_uv: Float[np.ndarray, "n 2"]
+    past_uv: Float[np.ndarray, "n p 2"]
+    past_sigma_px: Float[np.ndarray, "n p"]
     near: Int[np.ndarray, "n k"]
     near_weight: Float[np.ndarray, "n k"]
     original: Bool[np.ndarray, "n"]
@@ -62,6 +65,16 @@ class Followed:
         return Followed(*(_joined(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
 
 
+def remembering(points: Followed) -> Followed:
+    """The points as the next frame begins: their present places have become the first of the past."""
+    sigma = np.where(points.hidden == 0, points.sigma_px, np.inf).astype(np.float32)
+    return replace(
+        points,
+        past_uv=np.concatenate([points.uv[:, None], points.past_uv[:, :-1]], 1),
+        past_sigma_px=np.concatenate([sigma[:, None], points.past_sigma_px[:, :-1]], 1),
+    )
+
+
 def started(
     image: Float[np.ndarray, "h w"],
     frame: int,
@@ -69,8 +82,9 @@ def started(
     track: Int[np.ndarray, "n"],
     patch: patches.Config,
     neighbours: NeighbourConfig,
+    past: int,
 ) -> Followed:
-    """Points that begin here."""
+    """Points that begin here; `past` is how many frames they remember."""
     count = len(uv)
     uv = uv.astype(np.float32)
     template = patches.cut(image, uv, patch)
@@ -89,6 +103,8 @@ def started(
         seen_frame=np.full(count, frame),
         seen_uv=uv,
         drift_uv=uv,
+        past_uv=np.zeros((count, past, 2), np.float32),
+        past_sigma_px=np.full((count, past), np.inf, np.float32),
         near=np.zeros((count, neighbours.count), np.int64),
         near_weight=np.zeros((count, neighbours.count), np.float32),
         original=np.ones(count, bool),

@@ -3,8 +3,9 @@
 Chaining flow alone adds up its errors. Here the flow predicts, and in every frame the patch cut around the point's
 start is aligned anew (`patches.py`), so the position drifts no more than the look of the patch allows. Where the
 patch no longer fits but the flow is consistent (a deforming surface), the chain goes on with a growing sigma and
-soon from a fresh patch; the patch of the query frame is tried again and, where it fits, takes the drift back. What
-is hidden goes on with its neighbours for a while (`reappearance.py`).
+soon from a fresh patch; the patch of the query frame is tried again and, where it fits, takes the drift back.
+Flow over several frames gives other predictions (`several_steps.py`): they are asked where the shortest leads to
+nothing, and for what is hidden, which also goes on with its neighbours for a while (`reappearance.py`).
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from worldline.cues import followed as states
-from worldline.cues import neighbour_motion, optical_flow, patches, reappearance
+from worldline.cues import neighbour_motion, patches, reappearance, several_steps
 from worldline.cues.followed import Followed
 from worldline.cues.neighbour_motion import choose
 from worldline.cues.optical_flow import DenseFlow, sample
 from worldline.cues.patches import Alignment
+from worldline.cues.several_steps import Ahead, Step
 from worldline.scene.video import Video
 
 
@@ -44,18 +46,17 @@ class Config:
     """A textured patch of the query frame that correlates less with what was cut anew since is out of sight."""
     cut_px: float = 0.25
     """Standard deviation added where a template is cut anew: what changed its look may have shifted it."""
+    stepped_likeness: float = 0.85
+    """Correlation with the last look of a hidden point to which flow from before it was hidden leads."""
     patience: int = 5
     """Frames that a point lives on flow alone before its template is cut anew."""
     retried_every: int = 3
     """Frames between two attempts to find the patch of the query frame again."""
-    gap_px: float = 0.8
-    """Flow whose two directions disagree by more (and by 5 per cent of its length) is wrong or hidden."""
-    chained: float = 2.0
-    """How much more a step along the flow alone may err than its disagreement shows (measured on rendered worlds)."""
     reach_px: float = 1.5
     """How far the template may be found from where the flow says, beyond three sigma."""
     max_sigma_px: float = 4.0
     """A point that became less certain is lost."""
+    paths: several_steps.Config = field(default_factory=several_steps.Config)
     patch: patches.Config = field(default_factory=patches.Config)
     neighbours: neighbour_motion.Config = field(default_factory=neighbour_motion.Config)
     reappearance: reappearance.Config = field(default_factory=reappearance.Config)
@@ -88,8 +89,13 @@ Seeds = Callable[[int, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(frame, smoothed image, uv of the points seen there) -> (uv, track) of those that begin there."""
 
 
-def follow(video: Video, flow: DenseFlow, order: range, seeds: Seeds, config: Config) -> Iterator[Row]:
-    """Every frame in `order` with the points followed in it; those given up drift on along the flow."""
+def follow(video: Video, flows: tuple[DenseFlow, ...], order: range, seeds: Seeds, config: Config) -> Iterator[Row]:
+    """Every frame in `order` with the points followed in it; those given up drift on along the flow.
+
+    Args:
+        flows: over one or several distances in time, the first of one frame.
+    """
+    past = max(flow.step for flow in flows)
     points: Followed | None = None
     gone = Gone(np.zeros(0, np.int64), np.zeros((0, 2), np.float32))
     images: dict[int, np.ndarray] = {}
@@ -97,13 +103,13 @@ def follow(video: Video, flow: DenseFlow, order: range, seeds: Seeds, config: Co
         images[t] = patches.smoothed(video.grey([t])[0], config.patch)
         images.pop(t - (max(config.reappearance.frames, 1) + 1) * order.step, None)
         if points is not None:
-            there, back = flow.between(t - order.step, t), flow.between(t, t - order.step)
-            gone = Gone(gone.track, gone.uv + sample(there, gone.uv))
-            points, dropped = advanced(points, images, t - order.step, t, there, back, config)
+            steps = several_steps.steps_to(t, order, flows)
+            gone = Gone(gone.track, gone.uv + sample(steps[0].there, gone.uv))
+            points, dropped = advanced(points, images, t - order.step, t, steps, config)
             gone = gone.joined(dropped)
         here = points.uv[points.hidden == 0] if points is not None else np.zeros((0, 2), np.float32)
         uv, track = seeds(t, images[t], here)
-        fresh = states.started(images[t], t, uv, track, config.patch, config.neighbours)
+        fresh = states.started(images[t], t, uv, track, config.patch, config.neighbours, past)
         points = fresh if points is None else points.joined(fresh)
         yield _row(t, points, gone)
 
@@ -124,25 +130,26 @@ def advanced(
     images: dict[int, np.ndarray],
     before: int,
     now: int,
-    there: Float[np.ndarray, "h w 2"],
-    back: Float[np.ndarray, "h w 2"],
+    steps: tuple[Step, ...],
     config: Config,
 ) -> tuple[Followed, Gone]:
     """The points one frame on, seen or hidden for now, and those that are given up.
 
     Args:
-        images: the smoothed frames of late, by frame. there, back: dense flow between the two frames.
+        images: the smoothed frames of late, by frame. steps: flow that leads here, the first from the frame before.
     """
+    points = states.remembering(points)
     seen = points.hidden == 0
     live = points[seen]
-    moved, lives = _carried(live, images[before], images[now], now, there, back, config)
+    moved, lives = _carried(live, images[before], images[now], now, steps, config)
     found = moved[lives]
     hidden = points[~seen].joined(_vanished(live[~lives], live[lives], config))
     if len(hidden) == 0:
         return found, Gone(hidden.track, hidden.uv)
     places = reappearance.Places.of(live, found)
-    flows = sample(there, hidden.uv), sample(there, hidden.drift_uv)
+    flows = sample(steps[0].there, hidden.uv), sample(steps[0].there, hidden.drift_uv)
     hidden = reappearance.carried_on(hidden, places, *flows, config.neighbours, config.reappearance)
+    hidden = _stepped_over(hidden, images[now], now, steps[1:], config)
     hidden = reappearance.searched(hidden, images, now, config.patch, config.reappearance)
     kept = (hidden.hidden <= config.reappearance.frames) & inside(hidden.uv, images[now], config.border_px)
     return found.joined(hidden[kept]), Gone(hidden.track[~kept], hidden.drift_uv[~kept])
@@ -155,36 +162,18 @@ def inside(uv: Float[np.ndarray, "n 2"], image: Float[np.ndarray, "h w"], margin
     return within[:, 0] & within[:, 1]
 
 
-@dataclass(frozen=True, eq=False)
-class _Prediction:
-    """What the flow says about points: place, its sigma, and whether both directions agree."""
-
-    uv: np.ndarray
-    sigma_px: np.ndarray
-    consistent: np.ndarray
-
-
-def _predicted(live: Followed, there: np.ndarray, back: np.ndarray, config: Config) -> _Prediction:
-    moved = sample(there, live.uv)
-    uv = live.uv + moved
-    gap = np.linalg.norm(moved + sample(back, uv), axis=-1)
-    consistent = gap < np.maximum(config.gap_px, 0.05 * np.linalg.norm(moved, axis=-1))
-    sigma = np.hypot(live.sigma_px, config.chained * optical_flow.sigma_px(gap))
-    return _Prediction(uv, sigma, consistent)
-
-
 def _carried(
     live: Followed,
     previous: np.ndarray,
     image: np.ndarray,
     now: int,
-    there: np.ndarray,
-    back: np.ndarray,
+    steps: tuple[Step, ...],
     config: Config,
 ) -> tuple[Followed, np.ndarray]:
     """Seen points one frame on, and which of them are still seen."""
-    ahead = _predicted(live, there, back, config)
+    ahead = several_steps.ahead(live, steps[0], config.paths)
     found = patches.align(image, live.template, ahead.uv, live.linear, config.patch)
+    ahead, found = _another_way(live, found, ahead, image, steps, config)
     textured = patches.texture_sigma_px(live.template, config.patch.noise) < config.textured_sigma_px
     changed = ahead.consistent & textured & (found.likeness < config.hidden_likeness)
     start = _refreshed(live, previous, changed, config)
@@ -202,7 +191,35 @@ def _carried(
     return _refreshed(moved, image, stale & lives, config), lives
 
 
-def _trusted(found: Alignment, ahead: _Prediction, linear: np.ndarray, config: Config) -> np.ndarray:
+def _another_way(
+    live: Followed, found: Alignment, ahead: Ahead, image: np.ndarray, steps: tuple[Step, ...], config: Config
+) -> tuple[Ahead, Alignment]:
+    """The prediction and what was found there; from the most certain of all paths where the shortest led to nothing."""
+    which = np.flatnonzero(~_trusted(found, ahead, live.linear, config))
+    if len(steps) == 1 or len(which) == 0:
+        return ahead, found
+    lost = live[which]
+    other = several_steps.most_certain(lost, image, steps, config.paths, config.patch)
+    again = patches.align(image, lost.template, other.uv, lost.linear, config.patch)
+    better = _trusted(again, other, lost.linear, config) & other.consistent
+    return ahead.put(which[better], other[better]), found.put(which[better], again[better])
+
+
+def _stepped_over(hidden: Followed, image: np.ndarray, now: int, steps: tuple[Step, ...], config: Config) -> Followed:
+    """Hidden points, those with `hidden` 0 that flow from before they were hidden leads to a place that looks alike."""
+    textured = patches.texture_sigma_px(hidden.template, config.patch.noise) < config.textured_sigma_px
+    which = np.flatnonzero((hidden.hidden > 0) & textured)
+    if not steps or len(which) == 0:
+        return hidden
+    tried = hidden[which]
+    ahead = several_steps.most_certain(tried, image, steps, config.paths, config.patch)
+    which, tried, ahead = which[ahead.consistent], tried[ahead.consistent], ahead[ahead.consistent]
+    found = patches.align(image, tried.template, ahead.uv, tried.linear, config.patch)
+    good = _trusted(found, ahead, tried.linear, config) & (found.likeness > config.stepped_likeness)
+    return reappearance.found_again(hidden, which[good], tried[good], found[good], now)
+
+
+def _trusted(found: Alignment, ahead: Ahead, linear: np.ndarray, config: Config) -> np.ndarray:
     """Whether the place of the template is believed: alike, settled, near the prediction, little deformed."""
     return (
         (found.likeness > config.trusted_likeness)
@@ -213,7 +230,7 @@ def _trusted(found: Alignment, ahead: _Prediction, linear: np.ndarray, config: C
 
 
 def _aligned_again(
-    found: Alignment, start: Followed, again: np.ndarray, ahead: _Prediction, image: np.ndarray, config: Config
+    found: Alignment, start: Followed, again: np.ndarray, ahead: Ahead, image: np.ndarray, config: Config
 ) -> Alignment:
     """The alignment with some points aligned anew from their state now."""
     which = np.flatnonzero(again)
@@ -223,7 +240,7 @@ def _aligned_again(
     return found.put(which, part)
 
 
-def _moved(start: Followed, found: Alignment, ahead: _Prediction, trusted: np.ndarray, now: int) -> Followed:
+def _moved(start: Followed, found: Alignment, ahead: Ahead, trusted: np.ndarray, now: int) -> Followed:
     """Where the template is believed, its place, else that of the flow."""
     change = found.linear @ np.linalg.inv(start.linear)
     turned = np.where(trusted[:, None, None], change @ start.linear_query, start.linear_query)
@@ -245,7 +262,7 @@ def _taken_back(points: Followed, image: np.ndarray, now: int, config: Config) -
         return points
     old = points[which]
     found = patches.align(image, old.query_template, old.uv, old.linear_query, config.patch)
-    ahead = _Prediction(old.uv, old.sigma_px, np.ones(len(which), bool))
+    ahead = Ahead(old.uv, old.sigma_px, np.ones(len(which), bool))
     good = _trusted(found, ahead, old.linear_query, config) & (found.likeness > config.fresh_likeness)
     back, found = which[good], found[good]
     return points.put(

@@ -66,6 +66,11 @@ def fast() -> Config:
     return Config(finest_scale=1, patch_stride=3, descent_iterations=25)
 
 
+def longer() -> Config:
+    """For steps over several frames, which only tracks use: half resolution, computed and kept."""
+    return Config(finest_scale=1, stored_bytes=1 << 28)
+
+
 @dataclass(frozen=True, eq=False)
 class DenseFlow:
     """Flow over one distance in time, possibly of lower resolution than the video, in pixels of the video.
@@ -187,9 +192,11 @@ def _both_ways(video: Video, step: int, config: Config, report: Callable[[float]
     scale = np.array([video.width / size[1], video.height / size[0]], dtype=np.float32)
     stored = _stored_size(*size, pairs, config.stored_bytes)
 
+    match = _matched if step == 1 else _match_both  # over longer steps, much that disagrees is just hidden
+
     def one(first: int) -> Arrays:
         grey = [_reduced(video.grey([t])[0], size) for t in (first, first + step)]
-        flows = [_reduced(flow * scale, stored).astype(np.float16) for flow in _matched(grey[0], grey[1], config)]
+        flows = [_reduced(flow * scale, stored).astype(np.float16) for flow in match(grey[0], grey[1], config)]
         return dict(zip(("forward", "backward"), flows, strict=True))
 
     with opencv_single_threaded(), ThreadPoolExecutor(config.threads) as pool:
@@ -200,12 +207,16 @@ def _both_ways(video: Video, step: int, config: Config, report: Callable[[float]
 
 def _matched(first: np.ndarray, second: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Flow from the first image to the second and back, with more patience where the two disagree."""
-    flows = _match(first, second, config), _match(second, first, config)
+    flows = _match_both(first, second, config)
     if consistent_share(*flows) >= RESCUED_SHARE:
         return flows
     again = _patiently(first, second, config)
     better = _agreeing_share(first, second, *again) > _agreeing_share(first, second, *flows)
     return again if better else flows
+
+
+def _match_both(first: np.ndarray, second: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    return _match(first, second, config), _match(second, first, config)
 
 
 def consistent_share(forward: Float[np.ndarray, "h w 2"], backward: Float[np.ndarray, "h w 2"]) -> float:

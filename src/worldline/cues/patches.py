@@ -155,6 +155,20 @@ def likeness(
     return _residual(image, templates, uv, linear, config)[1]
 
 
+def misfit_px(
+    image: Float[np.ndarray, "h w"],
+    templates: Templates,
+    uv: Float[np.ndarray, "n 2"],
+    linear: Float[np.ndarray, "n 2 2"],
+    config: Config,
+) -> Float[np.ndarray, "n"]:
+    """How far, at most, given places may be off: the shift that would explain what differs beyond the noise."""
+    residual, _ = _residual(image, templates, uv, linear, config)
+    structure = np.maximum((residual**2) @ _weights(config) - config.noise**2, 0.0)
+    per_pixel = _least_eigenvalue(templates.shift_information) * float((_weights(config) ** 2).sum())
+    return np.sqrt(structure / np.maximum(per_pixel, 1e-9))
+
+
 def searched(
     image: Float[np.ndarray, "h w"],
     templates: Templates,

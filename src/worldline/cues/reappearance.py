@@ -104,6 +104,7 @@ def searched(
 ) -> Followed:
     """Hidden points, those that are found again with `hidden` 0 and their place."""
     textured = patches.texture_sigma_px(hidden.template, patch.noise) < config.textured_sigma_px
+    textured &= hidden.hidden > 0
     due = (hidden.hidden <= config.always) | (hidden.hidden % 2 == 0)
     which = np.flatnonzero(textured & due & (hidden.hidden <= config.frames))
     if len(which) == 0:
@@ -117,7 +118,11 @@ def searched(
     good = (found.likeness > config.likeness) & (np.linalg.norm(found.uv - tried.uv, axis=-1) < reach)
     good &= (found.last_step_px < 0.1) & (np.abs(np.linalg.det(found.linear)) < 4)
     good[good] = _returns(tried[good], found[good], images, now, patch, config)
-    back, tried, found = which[good], tried[good], found[good]
+    return found_again(hidden, which[good], tried[good], found[good], now)
+
+
+def found_again(hidden: Followed, back: np.ndarray, tried: Followed, found: patches.Alignment, now: int) -> Followed:
+    """The points with those of the rows `back`, as they were tried, where they were found."""
     change = found.linear @ np.linalg.inv(tried.linear)
     return hidden.put(
         back,

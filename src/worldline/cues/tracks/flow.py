@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from worldline.cues import following, optical_flow, seeds
+from worldline.cues import following, optical_flow, reappearance, seeds
 from worldline.cues.following import Row, Seeds, follow
 from worldline.cues.optical_flow import DenseFlow, dense_flow
 from worldline.cues.picture_area import picture_area
@@ -37,16 +37,21 @@ class Config:
     support: int = 800
     """Cells of a grid whose tracks carry chosen points (`track_points`) over gaps."""
     flow: optical_flow.Config = field(default_factory=optical_flow.Config)
+    longer_steps: tuple[int, ...] = (6, 12)
+    """Distances in time over which flow is also computed, as other ways to the same frame; they double the share of
+    points that are found again after an occlusion."""
+    longer_flow: optical_flow.Config = field(default_factory=optical_flow.longer)
 
     @classmethod
     def fast(cls) -> Config:
-        """Flow at half resolution, half as many tracks."""
-        return cls(seeding=seeds.Config(live=1200), most=7000, flow=optical_flow.fast())
+        """Flow at half resolution, between neighbouring frames only, half as many tracks."""
+        return cls(seeding=seeds.Config(live=1200), most=7000, flow=optical_flow.fast(), longer_steps=())
 
     @classmethod
     def best(cls) -> Config:
-        """Twice as many tracks, looked for more often."""
-        return cls(seeding=seeds.Config(live=5000, every=5), most=30000)
+        """Twice as many tracks, looked for more often, over more steps in time, and hidden for longer."""
+        patient = following.Config(reappearance=reappearance.Config(frames=20))
+        return cls(seeding=seeds.Config(live=5000, every=5), most=30000, following=patient, longer_steps=(4, 8, 16))
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,10 @@ class FlowTracks:
 
     def __call__(self, video: Video, observed: Observations, journal: Journal) -> PixelTracks:
         """Tracks over the whole clip."""
-        flow = dense_flow(video, journal, config=self.config.flow)
+        flows = flows_of(video, journal, self.config)
 
         def compute() -> Arrays:
-            tracks = track_grid(video, flow, self.config, journal.progress.share)
+            tracks = track_grid(video, flows, self.config, journal.progress.share)
             return {
                 "uv": tracks.uv,
                 "visible": tracks.visible,
@@ -79,17 +84,24 @@ def build(config: Config) -> FlowTracks:
     return FlowTracks(config)
 
 
+def flows_of(video: Video, journal: Journal, config: Config) -> tuple[DenseFlow, ...]:
+    """The flow that the tracker follows: between neighbouring frames, and over longer steps where the clip has them."""
+    nearest = dense_flow(video, journal, config=config.flow)
+    steps = [k for k in config.longer_steps if k < len(video)]
+    return nearest, *(dense_flow(video, journal, step=k, config=config.longer_flow) for k in steps)
+
+
 def track_grid(
-    video: Video, flow: DenseFlow, config: Config, report: Callable[[float], None] = lambda share: None
+    video: Video, flows: tuple[DenseFlow, ...], config: Config, report: Callable[[float], None] = lambda share: None
 ) -> PixelTracks:
     """Tracks from a grid that is re-seeded where it is not covered, followed in both directions."""
     nothing = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
-    return _thinned(_tracked(video, flow, *nothing, config, report), config)
+    return _thinned(_tracked(video, flows, *nothing, config, report), config)
 
 
 def track_points(
     video: Video,
-    flow: DenseFlow,
+    flows: tuple[DenseFlow, ...],
     uv: Float[np.ndarray, "n 2"],
     query_frame: Int[np.ndarray, "n"],
     config: Config | None = None,
@@ -100,13 +112,13 @@ def track_points(
     """
     chosen = config or Config()
     chosen = replace(chosen, seeding=replace(chosen.seeding, live=min(chosen.support, chosen.seeding.live)))
-    tracks = _tracked(video, flow, np.asarray(uv, np.float32), np.asarray(query_frame), chosen)
+    tracks = _tracked(video, flows, np.asarray(uv, np.float32), np.asarray(query_frame), chosen)
     return _columns(tracks, np.arange(len(uv)))
 
 
 def _tracked(
     video: Video,
-    flow: DenseFlow,
+    flows: tuple[DenseFlow, ...],
     uv: np.ndarray,
     query_frame: np.ndarray,
     config: Config,
@@ -122,7 +134,7 @@ def _tracked(
         given = np.flatnonzero(query_frame == frame)
         if frame % config.seeding.every and frame != count - 1:
             return uv[given], given
-        motion = flow.between(frame, frame + 1 if frame + 1 < count else frame - 1)
+        motion = flows[0].between(frame, frame + 1 if frame + 1 < count else frame - 1)
         taken = np.concatenate([live, uv[given]])
         fresh = seeds.grid_seeds(image, motion, taken, config.seeding, config.following.patch)
         fresh = fresh[shows[tuple(fresh.astype(int)[:, ::-1].T)]]
@@ -131,11 +143,11 @@ def _tracked(
         asked.append(np.full(len(fresh), frame))
         return np.concatenate([uv[given], fresh]), np.concatenate([given, np.arange(first, first + len(fresh))])
 
-    for row in follow(video, flow, range(count), given_and_uncovered, config.following):
+    for row in follow(video, flows, range(count), given_and_uncovered, config.following):
         rows.append(row)
         report(0.5 * (row.frame + 1) / count)
     everywhere, query = np.concatenate(started), np.concatenate(asked)
-    for row in follow(video, flow, range(count - 1, -1, -1), _given(everywhere, query), config.following):
+    for row in follow(video, flows, range(count - 1, -1, -1), _given(everywhere, query), config.following):
         rows.append(row)
         report(1.0 - 0.5 * row.frame / count)
     return _collected(rows, everywhere, query, count)
