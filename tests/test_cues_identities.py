@@ -20,10 +20,12 @@ def disc(centre: tuple[float, float], radius: float) -> np.ndarray:
     return (u - centre[0]) ** 2 + (v - centre[1]) ** 2 <= radius**2
 
 
-def linked(layers: list[list[np.ndarray]], hidden: np.ndarray | None = None, colours: bool = True) -> np.ndarray:
+def linked(
+    layers: list[list[np.ndarray]], hidden: np.ndarray | None = None, colours: bool = True, smeared: range = range(0)
+) -> np.ndarray:
     """Ids of a clip of `layers` (per object its mask per frame, later ones in front), with the flow of their centres.
 
-    `hidden` pixels are not seen to move: a pole, a belt.
+    `hidden` pixels are not seen to move: a pole, a belt. In the `smeared` frames all flow is that of the last layer.
     """
     frames = len(layers[0])
     images = np.full((frames, HEIGHT, WIDTH, 3), 110, dtype=np.uint8)
@@ -41,6 +43,9 @@ def linked(layers: list[list[np.ndarray]], hidden: np.ndarray | None = None, col
     seen = _top(layers)
     for t in range(frames - 1):
         steps[0, t, ..., 2], steps[1, t, ..., 2] = _lost(seen, steps, t, 1), _lost(seen, steps, t, -1)
+    for t in smeared:
+        flow = np.diff([np.argwhere(layers[-1][k]).mean(0)[::-1] for k in (t, t + 1)], axis=0)[0]
+        steps[0, t], steps[1, t] = (*flow, 0), (*-flow, 0)
     if hidden is not None:
         moving &= ~hidden
     v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
@@ -81,6 +86,15 @@ def test_two_discs_that_cross_keep_their_numbers(colours: bool, apart: int) -> N
     first, second = main_number(ids[0], behind[0]), main_number(ids[0], front[0])
     assert first != second and set(np.unique(ids)) == {0, 1, 2}
     assert main_number(ids[-1], front[-1]) == second and main_number(ids[-1], behind[-1]) == first
+
+
+def test_colours_put_right_what_flow_that_smears_over_a_crossing_mixed_up() -> None:
+    behind, front = walking(32, 1, 52, row=20), walking(82, -1, 52)
+    ids = linked([behind, front], smeared=range(17, 34))
+    first, second = main_number(ids[0], behind[0]), main_number(ids[0], front[0])
+    assert first != second and set(np.unique(ids)) == {0, 1, 2}
+    for t in (40, 51):
+        assert main_number(ids[t], front[t]) == second and main_number(ids[t], behind[t]) == first
 
 
 @given(st.integers(8, 16), st.floats(1.0, 1.5))

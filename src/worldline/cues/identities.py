@@ -23,8 +23,15 @@ from worldline.cues.parallax import FlowChain
 
 BINS = (8, 12, 12)
 
+CELLS = int(np.prod(BINS))
+COLOUR_FLOOR, COLOUR_MOST, COLOUR_WEIGHT = 2.0, 3.0, 0.5
+"""Pixels added to every colour, greatest log odds of a pixel's colour, and its weight beside a pixel of flow."""
+
 FORGET = 0.95
 """Of its former area, what an object is still thought to have a frame later."""
+
+REACH = np.ones((7, 7), dtype=np.uint8)
+"""How far from where the flow brought it a number may go to pixels of its colours."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ def identities(
             _number(book, ids[t], inside, before, images[t], t, round(settings.absent_s / step_s), settings)
         _note(book, ids[t], images[t], t)
     _join(book, chain, ids, step_s, settings.company)
-    _carry_back(book, chain, ids, given, settings)
+    _carry_back(book, chain, images, ids, given, settings)
     return _renumbered(ids, taken, settings.least_frames)
 
 
@@ -128,18 +135,19 @@ def _number(
     """Numbers for the regions of one frame, written into `ids`."""
     found = _regions(inside, settings.least_area)
     kept = [_kept(book, before, region, settings.share) for region in found]
+    looks = [_shares(_colours(image[region.box][region.inside])) for region in found]
     for number, of in _split_numbers(kept):
-        if number in book.taken:
-            continue
-        for i in of:
-            _split(book, number, kept[i], found[i], image, frame, absent, settings)
-    for region, numbers in zip(found, kept, strict=True):
+        for i in of if number not in book.taken else ():
+            if not _swap(book, number, kept, i, found[i], looks[i], settings):
+                _split(book, number, kept[i], found[i], looks[i], frame, absent, settings)
+    for region, numbers, look in zip(found, kept, looks, strict=True):
         labels = {old: new for old, (new, _) in numbers.items()}
         if not labels:
             there = {new for k in kept for new, _ in k.values()}
-            labels = {0: _found_again(book, image, region, frame, absent, there, settings) or book.new()}
+            labels = {0: _found_again(book, look, region, frame, absent, there, settings) or book.new()}
             numbers[0] = labels[0], 0
-        ids[region.box][region.inside] = _nearest(before[region.box], region.inside, labels)[region.inside]
+        divided = _divided(book, before[region.box], image[region.box], region.inside, labels)
+        ids[region.box][region.inside] = divided[region.inside]
 
 
 def _regions(inside: Bool[np.ndarray, "h w"], least_area: float) -> list[_Region]:
@@ -162,7 +170,7 @@ def _kept(book: _Book, before: np.ndarray, region: _Region, share: float) -> _Ke
     pixels[0] = 0
     area = int(region.inside.sum())
     found = np.flatnonzero(pixels).tolist()
-    return {n: (n, int(pixels[n])) for n in found if pixels[n] > share * min(area, book.last[n].area)}
+    return {n: (n, int(pixels[n])) for n in found if pixels[n] > share * min(area, book.last[n].whole)}
 
 
 def _split_numbers(kept: list[_Kept]) -> list[tuple[int, list[int]]]:
@@ -175,8 +183,29 @@ def _split_numbers(kept: list[_Kept]) -> list[tuple[int, list[int]]]:
     return [(n, of) for n, of in split.items() if of]
 
 
+def _swap(
+    book: _Book, number: int, kept: list[_Kept], i: int, region: _Region, look: np.ndarray, settings: IdentitySettings
+) -> bool:
+    """Whether a region that parts from a number is one that the flow left in the number's other region: then both
+    change places.
+
+    It has the colours that were learnt of it while it was alone, and its size.
+    """
+    area = region.inside.sum()
+    least = max(settings.alike, _alike(book, number, look) + 0.1)
+    for others in kept:
+        for n, (new, pixels) in others.items():
+            size = book.last[n].whole / area
+            if n not in (number, *book.taken) and number in others and n == new and others is not kept[i]:
+                if 0.4 < size < 2.5 and _alike(book, n, look) > least:
+                    kept[i][number] = n, kept[i][number][1]
+                    others[n] = number, pixels
+                    return True
+    return False
+
+
 def _split(
-    book: _Book, number: int, kept: _Kept, region: _Region, image: np.ndarray, frame: int, absent: int,
+    book: _Book, number: int, kept: _Kept, region: _Region, look: np.ndarray, frame: int, absent: int,
     settings: IdentitySettings,
 ) -> None:  # fmt: skip
     """A number for the part of a number that is in another region than its main part."""
@@ -186,42 +215,59 @@ def _split(
         part = kept[max(kin, key=lambda n: kept[n][1])][0]
     else:
         there = {new for new, _ in kept.values()}
-        known = 0 if len(kept) > 1 else _found_again(book, image, region, frame, absent, there, settings)
+        known = 0 if len(kept) > 1 else _found_again(book, look, region, frame, absent, there, settings)
         part = known or book.new()
         book.splits.append(_Split(frame, part, number))
         book.last.setdefault(part, _Last(frame, region.centre, pixels, pixels))
     kept[number] = part, pixels
 
 
-def _nearest(before: np.ndarray, region: np.ndarray, labels: dict[int, int]) -> Int[np.ndarray, "h w"]:
-    """The label of every pixel's own number if that has one, else that of the nearest pixel that has one."""
-    if len(set(labels.values())) == 1:
-        return np.full(region.shape, next(iter(labels.values())), dtype=np.int32)
+def _divided(
+    book: _Book, before: np.ndarray, image: np.ndarray, region: np.ndarray, labels: dict[int, int]
+) -> Int[np.ndarray, "h w"]:
+    """The label of every pixel of a region: what the flow brought there or near it, unless its colours say otherwise.
+
+    Colours are weaker than flow within an area of one label, but move its border, so that what leaked is taken back.
+    """
+    numbers = sorted(set(labels.values()))
+    if len(numbers) == 1:
+        return np.full(region.shape, numbers[0], dtype=np.int32)
     own = np.zeros(region.shape, dtype=np.int32)
     for old, new in labels.items():
         own[region & (before == old)] = new
     v, u = distance_transform_edt(own == 0, return_distances=False, return_indices=True)
-    return own[v, u]
+    brought = np.stack([own[v, u] == n for n in numbers]).astype(np.float32)
+    index = colour_index(image, BINS)
+    said = np.log([_shares(book.colours.get(n, np.zeros(CELLS)) + COLOUR_FLOOR)[index] for n in numbers])
+    said = np.clip(said - said.max(0), -COLOUR_MOST, 0).astype(np.float32)
+    weight = region.astype(np.float32)
+    around = [cv2.blur(weight * (b + COLOUR_WEIGHT * c), (5, 5)) for b, c in zip(brought, said, strict=True)]
+    around = [np.where(cv2.dilate(b, REACH) > 0, a, -np.inf) for a, b in zip(around, brought, strict=True)]
+    return np.array(numbers, dtype=np.int32)[np.argmax(around, 0)]
 
 
 def _found_again(
-    book: _Book, image: np.ndarray, region: _Region, frame: int, absent: int, there: set[int],
+    book: _Book, look: np.ndarray, region: _Region, frame: int, absent: int, there: set[int],
     settings: IdentitySettings,
 ) -> int:  # fmt: skip
     """The number of an object that was lost not long ago, near by, of similar size and colours; else 0."""
     area = int(region.inside.sum())
-    colours, reach = _shares(_colours(image[region.box][region.inside])), 1.5 * np.sqrt(area)
+    reach = 1.5 * np.sqrt(area)
     best, number = settings.alike, 0
     for n, last in book.last.items():
         near = np.linalg.norm(last.centre - region.centre) < reach + 0.05 * reach * (frame - last.frame)
         if n not in there and 1 < frame - last.frame <= absent and near and 0.4 < last.whole / area < 2.5:
-            overlap = float(np.sqrt(_shares(book.colours[n]) * colours).sum())
+            overlap = _alike(book, n, look)
             best, number = (overlap, n) if overlap > best else (best, number)
     return number
 
 
+def _alike(book: _Book, number: int, look: np.ndarray) -> float:
+    return float(np.sqrt(_shares(book.colours[number]) * look).sum())
+
+
 def _colours(pixels: UInt8[np.ndarray, "n 3"]) -> Int[np.ndarray, "c"]:
-    return np.bincount(colour_index(pixels[None], BINS).reshape(-1), minlength=int(np.prod(BINS)))
+    return np.bincount(colour_index(pixels[None], BINS).reshape(-1), minlength=CELLS)
 
 
 def _shares(counts: np.ndarray) -> Float[np.ndarray, "c"]:
@@ -229,12 +275,23 @@ def _shares(counts: np.ndarray) -> Float[np.ndarray, "c"]:
 
 
 def _note(book: _Book, ids: np.ndarray, image: np.ndarray, frame: int) -> None:
+    """Where and how large the numbers of a frame are; colours are learnt of what is alone in its regions."""
+    alone = _alone(ids)
     for n in np.unique(ids[ids > 0]).tolist():
         inside = ids == n
         area, before = int(inside.sum()), book.last.get(n)
         whole = area if before is None else max(area, FORGET ** (frame - before.frame) * before.whole)
         book.last[n] = _Last(frame, np.argwhere(inside).mean(0)[::-1], area, whole)
-        book.colours[n] = book.colours.get(n, 0) + _colours(image[inside])
+        if alone[n] or n not in book.colours:
+            book.colours[n] = book.colours.get(n, 0) + _colours(image[inside])
+
+
+def _alone(ids: Int[np.ndarray, "h w"]) -> Bool[np.ndarray, "n"]:
+    """For every number whether no other shares a region with it."""
+    count, regions = cv2.connectedComponents((ids > 0).astype(np.uint8), connectivity=4)
+    members = np.zeros((count, int(ids.max()) + 1), dtype=bool)
+    members[regions, ids] = True
+    return ~members[1:][members[1:].sum(1) > 1].any(0)
 
 
 def _recognise(book: _Book, before: np.ndarray, given: np.ndarray) -> None:
@@ -249,16 +306,19 @@ def _recognise(book: _Book, before: np.ndarray, given: np.ndarray) -> None:
 def _join(book: _Book, chain: FlowChain, ids: np.ndarray, step_s: float, settings: Company) -> None:
     """Give what is one object one number, in place."""
     ids[:] = _alias(book.same, book.fresh)[ids]
-    colours = np.zeros((book.fresh, int(np.prod(BINS))))
+    colours = np.zeros((book.fresh, CELLS))
     for n, counts in book.colours.items():
         colours[book.same.get(n, n)] += counts
     shares = colours / np.maximum(colours.sum(1, keepdims=True), 1)
-    root = _alias(book.same, book.fresh)
-    pairs = (sorted((int(root[s.part]), int(root[s.whole]))) for s in book.splits)
+    alias = _alias(book.same, book.fresh)
+    pairs = (sorted((int(alias[s.part]), int(alias[s.whole]))) for s in book.splits)
     kin = {(a, b) for a, b in pairs if a != b}
     same = objects(Parts.of(chain, ids, shares, kin), book.taken, step_s, settings)
     book.same.update(same)
     ids[:] = _alias(same, book.fresh)[ids]
+    for part in sorted(same):
+        root = int(_alias(same, book.fresh)[part])
+        book.colours[root] = book.colours[root] + book.colours[part]
 
 
 def _alias(same: dict[int, int], count: int) -> Int[np.ndarray, "n"]:
@@ -273,34 +333,40 @@ def _alias(same: dict[int, int], count: int) -> Int[np.ndarray, "n"]:
 
 
 def _carry_back(
-    book: _Book, chain: FlowChain, ids: np.ndarray, given: dict[int, np.ndarray], settings: IdentitySettings
-) -> None:
+    book: _Book, chain: FlowChain, images: np.ndarray, ids: np.ndarray, given: dict[int, np.ndarray],
+    settings: IdentitySettings,
+) -> None:  # fmt: skip
     """Where an object parted from another for good, its number for its pixels before, in place."""
     alias = _alias(book.same, book.fresh)
     splits = {(s.frame, int(alias[s.part]), int(alias[s.whole])) for s in book.splits}
-    open_pairs: set[tuple[int, int]] = set()
+    at_split: dict[tuple[int, int], int] = {}
     for t in range(len(ids) - 2, -1, -1):
-        open_pairs |= {(part, whole) for frame, part, whole in splits if frame == t + 1 and part != whole}
-        if t in given or not open_pairs:
-            open_pairs.clear()
+        for frame, part, whole in splits:
+            if frame == t + 1 and part != whole:
+                at_split[part, whole] = int(np.count_nonzero(ids[t + 1] == part))
+        if t in given or not at_split:
+            at_split.clear()
             continue
         after = chain.carried_ids(ids[t + 1], t, -1)
-        open_pairs = {pair for pair in open_pairs if _parted_before(ids[t], ids[t + 1], after, *pair, settings.share)}
+        at_split = {
+            pair: area for pair, area in at_split.items()
+            if _parted_before(book, images[t], ids[t], after, *pair, least=settings.share * area)
+        }  # fmt: skip
 
 
 def _parted_before(
-    ids: np.ndarray, later: np.ndarray, after: np.ndarray, part: int, whole: int, share: float
-) -> bool:  # fmt: skip
+    book: _Book, image: np.ndarray, ids: np.ndarray, after: np.ndarray, part: int, whole: int, *, least: float
+) -> bool:
     """Give a part its pixels of what was one number in a frame, and whether it was there."""
     if (ids == part).any():
         return False
     merged = ids == whole
     brought = merged & (after == part)
-    if np.count_nonzero(brought) <= share * np.count_nonzero(later == part):
+    if np.count_nonzero(brought) <= least:
         return False
     regions = cv2.connectedComponents(merged.astype(np.uint8), connectivity=4)[1]
     inside = merged & np.isin(regions, np.unique(regions[brought]))
-    ids[inside] = _nearest(after, inside, {part: part, whole: whole})[inside]
+    ids[inside] = _divided(book, after, image, inside, {part: part, whole: whole})[inside]
     return True
 
 
