@@ -191,6 +191,13 @@ def test_a_wrong_focal_length_is_named(cloud: Cloud) -> None:
     assert not turned.solved(focal=FOCAL).notes
 
 
+@pytest.mark.parametrize("factor", [3.0, 1 / 3])
+def test_a_focal_length_far_from_the_truth_is_named_though_nothing_else_is_known(factor: float) -> None:
+    for path in (walk(16, travel_m=1.0, turn_rad=0.35), walk(24, travel_m=1.5, turn_rad=-0.25)):
+        notes = Cloud(path).solved(focal=factor * FOCAL).notes
+        assert len(notes) == 1 and f"the given focal length of {factor * FOCAL:.0f} px contradicts" in notes[0]
+
+
 def test_a_wrong_pose_is_named_and_let_go(cloud: Cloud) -> None:
     given = cloud.poses()
     wrong = given.world_from_cam.copy()
@@ -201,11 +208,37 @@ def test_a_wrong_pose_is_named_and_let_go(cloud: Cloud) -> None:
     assert found.pose_off.argmax() == 5 and not found.given[5]
 
 
-def test_poses_of_another_convention_are_set_aside(cloud: Cloud) -> None:
+OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+@pytest.mark.parametrize("turn_rad", [0.08, 0.15])
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        (lambda poses: poses @ OPENGL, "as OpenGL axes"),
+        (np.linalg.inv, "as world-to-camera,"),
+        (lambda poses: OPENGL @ np.linalg.inv(poses), "as world-to-camera in OpenGL axes"),
+    ],
+)
+def test_poses_of_another_convention_are_one_sentence_and_do_no_harm(written, name: str, turn_rad: float) -> None:
+    cloud = Cloud(walk(turn_rad=turn_rad, start=elsewhere()))
     given = cloud.poses()
-    inverted = replace(given, world_from_cam=np.linalg.inv(given.world_from_cam))
-    found = cloud.solved(camera_motion=inverted)
+    found = cloud.solved(camera_motion=replace(given, world_from_cam=written(given.world_from_cam)))
+    assert len(found.notes) == 1 and name in found.notes[0]
+    assert found.given.all() and found.metric
+    assert centre_error(found.world_from_cam, cloud.world_from_cam) < 0.02
+
+
+def test_poses_that_fit_in_no_convention_are_set_aside(cloud: Cloud) -> None:
+    given = cloud.poses()
+    mixed = given.world_from_cam[np.random.default_rng(0).permutation(len(given.world_from_cam))]
+    found = cloud.solved(camera_motion=replace(given, world_from_cam=mixed))
     assert any("as a whole" in note for note in found.notes) and not found.given.any()
+
+
+def test_poses_as_they_should_be_are_read_as_they_are(cloud: Cloud) -> None:
+    assert not cloud.solved(camera_motion=cloud.poses()).notes
+    assert not cloud.solved(camera_motion=cloud.poses([0, 5, 9])).notes
 
 
 def test_depth_in_other_units_than_the_poses_is_named(cloud: Cloud) -> None:

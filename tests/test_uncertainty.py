@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.engines.uni4d import health
 from worldline.evaluate.calibration import camera_calibration
 from worldline.geometry import se3
-from worldline.scene.journal import pack
 from worldline.scene.scene import CameraSigma
 from worldline.solve import uncertainty
 from worldline.solve.polish import in_its_scale, polish
@@ -150,33 +148,3 @@ def test_frames_without_evidence_are_as_uncertain_as_the_camera_moves_in_them() 
     centre, turn = uncertainty.interpolated(cameras, seen)
     assert (centre[seen] == 0).all() and (turn[seen] == 0).all()
     assert centre[6] > centre[5] > 0 and turn[6] > turn[5] > 0
-
-
-def test_frames_are_named_by_their_runs() -> None:
-    frames = np.zeros(100, dtype=bool)
-    frames[[3, 40, 41, 42]] = True
-    assert health.spans(frames) == "frames 3, 40 to 42"
-    frames[[60, 61, 80, 81]] = True
-    assert health.spans(frames) == "frames 40 to 42, 60 to 61, 80 to 81 and others"
-    assert health.spans(np.ones(9, dtype=bool)) == "most frames"
-
-
-def test_the_probability_of_a_small_error_is_that_of_normal_errors() -> None:
-    errors = np.linalg.norm(np.random.default_rng(0).normal(size=(20_000, 3)) * 0.5, axis=1)
-    assert health.within(1.0, np.array([0.5]))[0] == pytest.approx((errors < 1).mean(), abs=0.01)
-
-
-def test_each_thing_distrusted_is_one_sentence() -> None:
-    checked = {"static_sightings": np.full(10, 200.0), "fitting_share": np.ones(10), "depth_scale": np.ones(10)}
-    checked["static_sightings"][4:6], checked["trust"] = 5, np.ones(10)
-    checked["trust"][4:6] = 0.1
-    centre = np.full(10, 0.1)
-    certain = {"centre": centre, "focal": np.array(0.01), "outcome": pack({"unmodelled": 0.0})}
-    assert health.distrusted(checked, certain) == ("frames 4 to 5 have few static tracks to tell the camera from.",)
-    unsure = {"centre": centre, "focal": np.array(0.2), "outcome": pack({"unmodelled": 0.05})}
-    said = health.distrusted(checked, unsure)
-    assert len(said) == 3 and "20 %" in said[1] and "5 %" in said[2]
-    checked["trust"] = np.full(10, 0.1)
-    assert len(health.distrusted(checked, unsure)) == 3  # the clip's doubts are said once, not for every frame
-    assert any("uncertain camera" in s for s in health.distrusted(checked, certain))
-    assert "more than 30 %" in health.distrusted(checked, {**unsure, "focal": np.array(2.0)})[1]

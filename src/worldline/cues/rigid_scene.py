@@ -105,7 +105,7 @@ def camera_motion_of(scene: AnchoredStructure) -> CameraMotion:
         scene.given_sigma_m if known else CENTRE_SIGMA * scene.median_depth,
         scene.given_sigma_rad if known else ROTATION_SIGMA_RAD,
         Source(ESTIMATED, notes=contradictions.but_lengths(scene.notes)), metric=scene.metric,
-        metric_source=scene.scale_source, given=scene.given,
+        metric_source=scene.scale_source, given=scene.given, off=scene.pose_off,
     )  # fmt: skip
 
 

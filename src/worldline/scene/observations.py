@@ -148,6 +148,7 @@ class CameraMotion:
         metric: whether translations are in metres; metric_source: what says so, in words.
         given: (T,) bool, the frames whose pose was there before reconstruction, with these sigmas; the others are
         estimates to start from. None: all valid ones.
+        off: (T,) by how many standard deviations poses that came in were off what the images say; None: not asked.
     """
 
     world_from_cam: Float[np.ndarray, "t 4 4"]
@@ -158,6 +159,7 @@ class CameraMotion:
     metric: bool = False
     metric_source: str = ""
     given: Bool[np.ndarray, "t"] | None = None
+    off: Float[np.ndarray, "t"] | None = None
 
     @property
     def given_frames(self) -> Bool[np.ndarray, "t"]:

@@ -29,6 +29,7 @@ from worldline.solve.depth_cameras import cameras_from_depth, enough_depth, poin
 from worldline.solve.focal import Focal, prior_focal
 from worldline.solve.known_lengths import named, scale_by_lengths
 from worldline.solve.known_poses import OFF_SIGMAS, KnownPoses, world_from_structure
+from worldline.solve.pose_conventions import as_meant
 from worldline.solve.resection import interpolate_missing
 from worldline.solve.revisits import Features
 from worldline.solve.structure import MEDIAN_DEPTH, Motion, RigidStructure, rigid_structure, structure_at
@@ -46,6 +47,9 @@ LEAST_SHARED = 16
 
 SURFACE_ROUNDS = 4
 """How often surfaces are compared anew: what they say holds near the cameras under which they are compared."""
+
+SECOND_OPINION, FRAMES = StructureSettings(tracks=500, lens_tracks=1000, frames_per_key=7), 24
+"""How much is used to ask the images for a focal length without the given one."""
 
 DRIFT = 0.03
 """How far a structure from tracks may drift, as a share of its size, before its poses are compared with known ones."""
@@ -106,6 +110,7 @@ class _Task:
     focal_given: bool
     distorts: bool
     free: Callable[[], RigidStructure]
+    alone: Callable[[], RigidStructure]
     settings: StructureSettings
 
 
@@ -144,12 +149,13 @@ def anchored_structure(
         focal_px is not None, distorts, lambda: rigid_structure(
             own, width, height, focal_px=focal_px, focal_sigma=focal_sigma, distorts=distorts,
             features=features, settings=s,
-        ), s,
+        ), lambda: rigid_structure(_thinned(own), width, height, distorts=False, settings=SECOND_OPINION), s,
     )  # fmt: skip
     start = _start(task)
     if known.poses is None and known.depth is None and start.free is not None:
         return _unanchored(task, start, judged_apart=usable is not None)
     task = _through_lens(task, start)
+    task, meant = _as_meant(task, start)
     placed, notes = _placed(task, start)
     for steps in (12, 15):
         placed = bundled(task.samples, placed, task.focal, s, steps=steps)
@@ -157,7 +163,7 @@ def anchored_structure(
         for _ in range(SURFACE_ROUNDS):
             placed = bundled(task.samples, placed, task.focal, s, surfaces=known.surfaces, steps=6)
     placed, motion = _standing_still(task, placed, start.motion)
-    notes = (*notes, *_about_cameras(task, placed, motion))
+    notes = (*meant, *notes, *_about_cameras(task, placed, motion))
     scene = _judged(task, _exact(placed), motion)
     return _in_metres(task, _with_lens(scene, start), placed, notes)
 
@@ -169,6 +175,8 @@ class _Start(NamedTuple):
     """Whether its scale is that of the depth."""
     free: RigidStructure | None = None
     """What the tracks alone gave."""
+    from_poses: bool = False
+    """Whether the cameras are the known poses."""
 
 
 def _start(task: _Task) -> _Start:
@@ -192,7 +200,7 @@ def _start(task: _Task) -> _Start:
         moves = poses.reach > OFF_SIGMAS * poses.sigma_m
         return _Start(
             Cameras(poses.world_from_cam, every, task.focal.intrinsics, task.focal.sigma),
-            "general" if moves else "turning", False,
+            "general" if moves else "turning", False, from_poses=True,
         )  # fmt: skip
     assert found is not None
     solved, intrinsics = torch.from_numpy(found.solved), torch.from_numpy(found.intrinsics)
@@ -223,6 +231,25 @@ def _through_lens(task: _Task, start: _Start) -> _Task:
     uv = torch.from_numpy(tracks.uv[:, task.index.numpy()].astype(np.float64))
     seen = (task.samples.weight > 0)[..., None]
     return replace(task, tracks=tracks, samples=task.samples._replace(uv=torch.where(seen, uv, task.samples.uv)))
+
+
+def _as_meant(task: _Task, start: _Start) -> tuple[_Task, tuple[str, ...]]:
+    """The known poses in the convention in which they fit what the images say, and a sentence if that is another."""
+    if task.poses is None or start.motion != "general" or start.from_poses:
+        return task, ()
+    poses, notes = as_meant(task.poses, start.cameras.world_from_cam, start.cameras.solved)
+    return replace(task, poses=poses), notes
+
+
+def _some_frames(count: int) -> Int[np.ndarray, "f"]:
+    return np.unique(np.linspace(0, count - 1, min(count, FRAMES)).round().astype(int))
+
+
+def _thinned(tracks: PixelTracks) -> PixelTracks:
+    """The tracks in some of the frames, equally far apart in time."""
+    at = _some_frames(len(tracks.uv))
+    query = np.minimum(np.searchsorted(at, tracks.query_frame), len(at) - 1)
+    return PixelTracks(tracks.uv[at], tracks.visible[at], tracks.sigma_px[at], query, tracks.source)
 
 
 def _with_lens(scene: RigidStructure, start: _Start) -> RigidStructure:
@@ -362,9 +389,8 @@ def _standing_still(task: _Task, placed: Placed, motion: Motion) -> tuple[Placed
 def _about_cameras(task: _Task, placed: Placed, motion: Motion) -> tuple[str, ...]:
     """Sentences about the focal length, the poses and the depth that were given."""
     s, notes = task.settings, tuple[str, ...]()
-    if task.focal_given and task.focal.sigma < 0.1 and motion == "general":
-        raw = task.raw_samples
-        notes = (*notes, *contradictions.about_focal(raw, placed.cameras, task.focal, s, distorts=task.distorts))
+    if task.focal_given and task.focal.sigma < 0.1 and motion != "static":
+        notes = (*notes, *_about_focal(task, placed, motion))
     if placed.poses is not None:
         off = placed.poses.off_by(placed.cameras.world_from_cam)
         if bool((off > OFF_SIGMAS).any()):
@@ -373,6 +399,23 @@ def _about_cameras(task: _Task, placed: Placed, motion: Motion) -> tuple[str, ..
     if placed.depth is not None and motion == "general":
         notes = (*notes, *contradictions.about_depth(task.samples, placed.cameras, placed.depth, s)[0])
     return notes
+
+
+def _about_focal(task: _Task, placed: Placed, motion: Motion) -> tuple[str, ...]:
+    """Whether another focal length near the given one fits better, or the images by themselves say another."""
+    notes: tuple[str, ...] = ()
+    if motion == "general":
+        raw, s = task.raw_samples, task.settings
+        notes = contradictions.about_focal(raw, placed.cameras, task.focal, s, distorts=task.distorts)
+    if notes:
+        return notes
+    try:
+        alone = task.alone()
+    except SolveFailed:
+        return ()
+    at = torch.from_numpy(_some_frames(len(task.samples.uv)))
+    few = placed.cameras._replace(world_from_cam=placed.cameras.world_from_cam[at], solved=placed.cameras.solved[at])
+    return contradictions.about_focal_alone(alone, few, task.raw_samples.frames(at), task.focal, task.settings)
 
 
 def _exact(placed: Placed) -> Placed:

@@ -14,6 +14,7 @@ from worldline.solve.focal import Focal
 from worldline.solve.known_lengths import OFF_SIGMAS as LENGTH_OFF
 from worldline.solve.known_lengths import LengthScale
 from worldline.solve.known_poses import OFF_SIGMAS
+from worldline.solve.structure import RigidStructure
 from worldline.solve.structure_settings import StructureSettings
 from worldline.solve.track_cameras import Cameras, adjusted
 from worldline.solve.track_depth import TrackDepth
@@ -25,8 +26,17 @@ LEAST_FOCAL_SHARE = 0.02
 FOCAL_SIGMAS = 3.0
 """A focal length that is off by more standard deviations contradicts the images."""
 
+FAR_FOCAL_SHARE, FAR_FOCAL_SIGMAS = 0.15, 5.0
+"""How far off, relatively and in standard deviations, a focal length is that the images alone would not find."""
+
 BETTER_FIT = 0.95
 """The images contradict a given focal length only if with another one they fit better than by this factor."""
+
+LEAST_SPREAD = 0.01
+"""Scatter of depth around the structure, relative, that says nothing."""
+
+HOLES = 0.33
+"""Share of the usual number of values below which a depth image has holes."""
 
 _LENGTH = "the known length of"
 
@@ -57,9 +67,35 @@ def about_focal(
     images, sigma = float(lens.intrinsics[0]), lens.focal_sigma
     if abs(np.log(images / given)) < max(LEAST_FOCAL_SHARE, FOCAL_SIGMAS * float(np.hypot(sigma, focal.sigma))):
         return ()
+    return (_other_focal(given, images, sigma),)
+
+
+def about_focal_alone(
+    found: RigidStructure, cameras: Cameras, samples: TrackSamples, focal: Focal, s: StructureSettings
+) -> tuple[str, ...]:
+    """Whether a structure that knew nothing of the given focal length found quite another one, and fits better.
+
+    It is asked because a solution that starts far from the truth may stay where it is.
+
+    Args:
+        found: the structure of these frames alone; cameras: the same frames under the given focal length.
+    """
+    given, images, sigma = float(focal.intrinsics[0]), float(found.intrinsics[0]), found.focal_sigma
+    far = max(FAR_FOCAL_SHARE, FAR_FOCAL_SIGMAS * float(np.hypot(sigma, focal.sigma)))
+    if found.motion == "static" or found.zooms or abs(np.log(images / given)) < far:
+        return ()
+    solved, intrinsics = torch.from_numpy(found.solved), torch.from_numpy(found.intrinsics)
+    own = Cameras(torch.from_numpy(found.world_from_cam), solved & cameras.solved, intrinsics, sigma)
+    as_given = cameras._replace(solved=own.solved)
+    if not residual_of(samples, own, s) < BETTER_FIT * residual_of(samples, as_given, s):
+        return ()
+    return (_other_focal(given, images, sigma),)
+
+
+def _other_focal(given_px: float, images_px: float, sigma: float) -> str:
     return (
-        f"the given focal length of {given:.0f} px contradicts the images, which speak for {images:.0f} +- "
-        f"{images * sigma:.0f} px; check the calibration, or the size of the images that it belongs to.",
+        f"the given focal length of {given_px:.0f} px contradicts the images, which speak for {images_px:.0f} +- "
+        f"{images_px * sigma:.0f} px; check the calibration, or the size of the images that it belongs to."
     )
 
 
@@ -107,17 +143,34 @@ def about_depth(
     z = forward @ points.points_world.T - (forward * centre).sum(-1, keepdim=True)
     use = depth.known & (samples.weight > 0) & points.good & (points.residual_px < s.outlier_px) & (z > 0)
     ratio = torch.where(use, z.clamp_min(1e-9).log() - depth.log_depth, torch.nan)
-    offset = torch.where(use.sum(1) >= 20, ratio.nanmedian(1).values, torch.nan)
+    enough = use.sum(1) >= 20
+    offset = torch.where(enough, ratio.nanmedian(1).values, torch.nan)
+    spread = torch.where(enough, (ratio - offset[:, None]).abs().nanmedian(1).values, torch.nan)
     limit = OFF_SIGMAS * max(float(np.hypot(depth.scale_sigma, 0.02)), 1.4826 * float(offset.abs().nanmedian()))
-    bad = torch.nonzero(offset.abs() > limit)[:, 0].tolist()
+    uneven = OFF_SIGMAS * max(LEAST_SPREAD, float(spread.nanmedian()))
+    bad = torch.nonzero((offset.abs() > limit) | (spread > uneven))[:, 0].tolist()
     notes: tuple[str, ...] = ()
     if bad:
-        worst = float(offset[bad].abs().max())
+        worst = float((offset.abs() + spread)[bad].max())
         notes = (
             f"the given depth of {len(bad)} of {len(offset)} frames ({_listed(bad)}) is off the others by up to "
             f"{100 * np.expm1(worst):.0f} %; check those depth images.",
         )
-    return notes, offset.nan_to_num(0.0).numpy()
+    return (*notes, *_about_holes(depth, samples)), offset.nan_to_num(0.0).numpy()
+
+
+def _about_holes(depth: TrackDepth, samples: TrackSamples) -> tuple[str, ...]:
+    """Frames whose depth is known in far fewer places than that of the others."""
+    seen = samples.weight > 0
+    share = (depth.known & seen).sum(1).double() / seen.sum(1).clamp_min(1)
+    few = torch.nonzero(share < HOLES * share.median())[:, 0].tolist()
+    if not few:
+        return ()
+    return (
+        f"the given depth of {len(few)} of {len(share)} frames ({_listed(few)}) has a value in "
+        f"{100 * float(share[few].max()):.0f} % of the places at most where the others have one in "
+        f"{100 * float(share.median()):.0f} %; check those depth images.",
+    )
 
 
 def about_lengths(lengths: KnownLengths, scale: LengthScale, other: str = "") -> tuple[str, ...]:

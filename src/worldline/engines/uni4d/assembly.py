@@ -56,7 +56,7 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
         original_from_stored=video.original_from_stored,
         original_size=video.original_size,
         history=_history(inputs, found),
-        notes=(*video.notes, *observed.notes, *health.distrusted(checked, found.doubts)),
+        notes=(*video.notes, *observed.notes, *_distrusted(inputs, found, checked)),
     )
     return in_world(inputs, scene)
 
@@ -64,6 +64,10 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
 def _camera_sigma(doubts: Arrays) -> CameraSigma:
     turn = np.hypot(doubts["rotation_rad"], doubts["loose_rad"])
     return CameraSigma(doubts["centre"], turn, float(doubts["focal"]))
+
+
+def _distrusted(inputs: Inputs, found: Found, checked: dict[str, np.ndarray]) -> tuple[str, ...]:
+    return health.distrusted(checked, found.doubts, given_focal_sigma=health.given_focal_sigma(inputs))
 
 
 def real_camera(inputs: Inputs, intrinsics: Float[np.ndarray, "4"]) -> Camera:

@@ -1,4 +1,9 @@
-"""Per-frame self-check: how probably a frame is good, and in words what is not to be trusted."""
+"""Per-frame self-check: how probably a frame is good, and in words what is not to be trusted.
+
+The probability is a logistic function of the frame's symptoms (`symptoms`), one weight each, fitted to rendered clips
+into whose frames faults were put (`benchmarks/health.py`). What the whole clip suffers from is one sentence, and no
+frame's fault.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +11,50 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import gammainc
+from scipy.special import expit
 
 from worldline.engines.uni4d.inputs import Inputs
+from worldline.engines.uni4d.symptoms import find_symptoms
 from worldline.scene.journal import Arrays, unpack
 
 FITTING = 1.8
 """Robust whitened reprojection error (1 expected, 2.8 at most) up to which a static track counts as fitting."""
 
-GOOD_CENTRE, GOOD_ROTATION_RAD = 0.02, 0.035
-"""A frame is good if its camera's centre is off by less than this share of the usual depth, and turned by less."""
+BASE = 4.0
+"""Log odds that a frame without any symptom is good."""
 
-FEW = 30.0
-"""Static sightings that fit of which a frame has few."""
+LEAST_WEIGHT = 0.3
+"""What a symptom takes from the log odds at least: none makes a frame better."""
+
+WEIGHTS = {
+    "repeat": 1.0, "clipped": 1.0, "unlike": 1.0, "blurred": 1.0, "noisy": 1.0, "pose": 1.0, "measured": 1.0,
+    "mask": 1.0, "few": 1.0, "lost": 1.0, "stray": 1.0, "jump": 1.0, "depth": 1.0, "vague": 1.0, "camera": 1.0,
+}  # fmt: skip
+"""What each symptom takes from the log odds, per unit."""
+
+NAMED = {
+    "clipped": (0.25, "a picture that is black or over-exposed"),
+    "unlike": (0.5, "a picture unlike those before and after"),
+    "blurred": (0.9, "a picture much less sharp than those around"),
+    "noisy": (0.7, "a picture much noisier than those around"),
+    "repeat": (0.5, "the picture of the frame before"),
+    "stray": (0.12, "tracks that slide against those of other frames"),
+    "pose": (0.7, "a given pose that does not fit the images"),
+    "measured": (2.2, "a depth map of another scale than the others"),
+    "mask": (0.4, "a mask of what moves that does not fit those around"),
+    "few": (0.7, "few static tracks to tell the camera from"),
+    "lost": (1.2, "far fewer tracks than those around"),
+    "jump": (2.0, "a camera that jumps"),
+    "depth": (0.7, "depth that does not fit the tracks"),
+    "vague": (0.7, "far less certain depth than those around"),
+}
+"""From how strong a symptom on a frame is named, and what it has; the first that applies."""
 
 MOST = 0.6
 """Share of all frames from which they are not named one by one."""
 
-WORSE = 2.0
-"""Times the usual uncertainty of a camera from which a frame of an uncertain clip is named."""
+UNSURE_FOCAL = 0.05
+"""Relative uncertainty of the focal length that is worth a sentence."""
 
 MUCH = 0.3
 """Relative uncertainty above which its size means nothing."""
@@ -34,58 +64,65 @@ DOUBTFUL = 0.5
 
 
 def per_frame(inputs: Inputs, bundled: Arrays, points: Arrays, fused: Arrays, doubts: Arrays) -> dict[str, np.ndarray]:
-    """Names and (T,) arrays: static sightings, share of fitting ones, depth scale, moving share, and `trust`.
+    """Names and (T,) arrays: static sightings, share of fitting ones, depth scale, moving share, symptoms, `trust`.
 
-    `trust` in [0, 1] is the probability that the frame is good: its camera's errors, as large as their sigma says, stay
-    within `GOOD_CENTRE` and `GOOD_ROTATION_RAD`, there is enough that fits, and its depth has the scale of the others.
+    `trust` in [0, 1] is the probability that the frame is good: its camera and its depth are off by less than
+    `symptoms.GOOD_CENTRE`, `GOOD_ROTATION_RAD` and `GOOD_DEPTH`, or not by much more than all frames are.
     """
     fits = points["misfit"] < FITTING
     sightings = inputs.evidence.static[:, points["columns"]]
     total, good = sightings.sum(1), sightings[:, fits].sum(1)
-    scale = bundled["log_depth_scale"][:, 0]
-    off = np.abs(scale - np.median(scale))
-    mads = off / max(1.4826 * float(np.median(off)), 0.02)
-    share = good / np.maximum(total, 1)
-    usual = float(np.median(fused["depth_z"][len(scale) // 2]))
-    trust = within(GOOD_CENTRE * usual, doubts["centre"]) * within(GOOD_ROTATION_RAD, doubts["rotation_rad"])
-    trust = trust * (1 - np.exp(-good / FEW)) * np.clip(share / max(float(np.median(share)), 1e-6), 0, 1)
-    trust = trust / (1 + (mads / 6) ** 2)
-    return {
-        "static_sightings": total.astype(np.float32),
-        "fitting_share": share.astype(np.float32),
-        "depth_scale": np.exp(scale).astype(np.float32),
-        "moving_share": np.array([(ids > 0).mean() for ids in fused["moving"]], np.float32),
-        "trust": np.clip(trust, 0, 1).astype(np.float32),
+    symptoms = find_symptoms(inputs, bundled, points, fused, doubts)
+    found = {
+        "static_sightings": total,
+        "fitting_share": good / np.maximum(total, 1),
+        "depth_scale": np.exp(bundled["log_depth_scale"][:, 0]),
+        "moving_share": np.array([(ids > 0).mean() for ids in fused["moving"]]),
+        **symptoms,
+        "trust": probability(symptoms),
     }
+    return {name: np.asarray(values, dtype=np.float32) for name, values in found.items()}
 
 
-def within(limit: float, sigma: Float[np.ndarray, "t"]) -> Float[np.ndarray, "t"]:
-    """Probability that a vector of three normal components of this sigma is shorter than `limit`."""
-    return gammainc(1.5, 0.5 * (limit / np.maximum(sigma, 1e-12)) ** 2)
+def probability(symptoms: Mapping[str, np.ndarray]) -> Float[np.ndarray, "t"]:
+    """That a frame with these symptoms is good."""
+    return expit(BASE - sum(weight * symptoms[name] for name, weight in WEIGHTS.items()))
 
 
-def distrusted(health: Mapping[str, np.ndarray], doubts: Arrays) -> tuple[str, ...]:
-    """One sentence for each thing that is not to be trusted; what the whole clip suffers from is not said per frame."""
-    few = health["static_sightings"] * health["fitting_share"] < FEW
-    shifted = np.abs(np.log(health["depth_scale"] / np.median(health["depth_scale"]))) > 0.2
-    doubtful = health["trust"] < DOUBTFUL
-    whole = _of_the_clip(doubts)
-    unsure = doubtful & ~few & ~shifted
-    if whole:
-        unsure &= doubts["centre"] > WORSE * np.median(doubts["centre"])
-    named = {
-        "few static tracks to tell the camera from": doubtful & few,
-        "a depth map of another scale than the others": doubtful & shifted & ~few,
-        "an uncertain camera": unsure,
-    }
-    said = [f"{spans(frames)} {_have(frames)} {what}." for what, frames in named.items() if frames.any()]
-    return (*said, *whole)
+def distrusted(
+    health: Mapping[str, np.ndarray], doubts: Arrays, *, given_focal_sigma: float | None = None
+) -> tuple[str, ...]:
+    """One sentence for each thing that is not to be trusted; what the whole clip suffers from is not said per frame.
 
-
-def _of_the_clip(doubts: Arrays) -> list[str]:
+    Args:
+        given_focal_sigma: the uncertainty with which the user gave a focal length; None where none was given.
+    """
+    left = np.ones(len(health["trust"]), bool)
     said = []
-    if (focal := float(doubts["focal"])) > 0.05:
-        said.append(f"the focal length is uncertain by {_share(focal)}; give it if you know it (--focal or --fov).")
+    for name, (strong, what) in NAMED.items():
+        frames = left & (health[name] > strong)
+        left &= ~frames
+        said += [f"{spans(frames)} {_have(frames)} {what}."] if frames.any() else []
+    unsure = left & (health["trust"] < DOUBTFUL)
+    said += [f"{spans(unsure)} {_have(unsure)} an uncertain camera."] if unsure.any() else []
+    return (*said, *_of_the_clip(doubts, given_focal_sigma))
+
+
+def given_focal_sigma(inputs: Inputs) -> float | None:
+    """The uncertainty of a focal length that the user gave; None where a cue found it."""
+    camera = inputs.observed.camera
+    return None if camera is None or camera.source.name.startswith("camera/") else camera.focal_sigma
+
+
+def _of_the_clip(doubts: Arrays, given: float | None) -> list[str]:
+    said = []
+    if (focal := float(doubts["focal"])) > UNSURE_FOCAL:
+        advice = (
+            "; give it if you know it (--focal or --fov)." if given is None else
+            f" although one was given, for that was taken to be good to {_share(given)} only; say so if it is surer "
+            "(--focal-sigma)."
+        )  # fmt: skip
+        said.append(f"the focal length is uncertain by {_share(focal)}{advice}")
     if (model := float(unpack(doubts["outcome"]).get("unmodelled", 0.0))) > 0.02:
         said.append(
             f"the images show lens distortion or a rolling shutter that is not modelled: depth and cameras may be off "
