@@ -15,6 +15,7 @@ from worldline.cues.motion_evidence import EvidenceSettings, frame_evidence
 from worldline.cues.moving import rigid
 from worldline.cues.parallax import FlowChain, Sightings, grip, static_hypothesis
 from worldline.cues.rigid_scene import rigid_scene
+from worldline.cues.static_places import sweep_of
 from worldline.cues.surface_memory import MemorySettings, remembered
 from worldline.geometry.camera import distort
 from worldline.scene.journal import Journal
@@ -202,6 +203,46 @@ def test_an_image_holds_displacements_across_its_structure_only() -> None:
     assert np.allclose(grip(128 + 60 * np.sin(v)).squared(off)[8:-8, 8:-8], 16, rtol=0.1)
     assert np.allclose(grip(128 + 30 * (np.sin(u) + np.sin(v))).squared(off)[8:-8, 8:-8], 25, rtol=0.15)
     assert np.allclose(grip(0 * u).squared(off), 0)
+
+
+def test_flow_that_is_wrong_on_a_railing_says_nothing_and_a_patch_that_leaves_its_epipolar_line_does() -> None:
+    random = np.random.default_rng(0)
+    far, rail, patch = (
+        cv2.GaussianBlur(random.uniform(0, 255, (96, 256)).astype(np.float32), (0, 0), 1.2) * 4 - 380 for _ in range(3)
+    )
+    luma = np.stack([far[:, 60 - 2 * t : 188 - 2 * t] for t in range(9)])
+    steps = np.zeros((2, 8, 96, 128, 3), dtype=np.float16)
+    steps[..., 0] = np.array([2, -2])[:, None, None, None]
+    for t in range(9):
+        luma[t, 60:72] = rail[60:72, 60 - 6 * t : 188 - 6 * t]
+        luma[t, 10 + 3 * t : 26 + 3 * t, 50:78] = patch[:16, :28]
+    for t in range(8):
+        steps[:, t, 60:72, :, 1] = np.array([3, -3])[:, None, None]
+        steps[0, t, 10 + 3 * t : 26 + 3 * t, 50:78, :2] = 0, 3
+        steps[1, t, 13 + 3 * t : 29 + 3 * t, 50:78, :2] = 0, -3
+    v, u = np.mgrid[:96, :128] + 0.5
+    chain = FlowChain(np.stack([u, v], -1).astype(np.float32), (96, 128), steps)
+    scene = replace(standing_scene(9, (100.0, 100.0, 64.0, 48.0)), motion="general")
+    scene.world_from_cam[:, 0, 3] = -np.arange(9) * 0.1
+    odds = frame_evidence(chain, scene, luma, 4, (0.0, 1.0), EvidenceSettings())
+    assert (odds[62:70, 30:100] > 0).mean() < 0.05
+    assert np.median(odds[24:36, 54:74]) > 1.5 and np.median(odds[80:, 30:100]) < -1
+
+
+def test_a_sweep_leads_every_pixel_to_where_the_static_point_is_in_the_other_frames() -> None:
+    rendered, _ = world("handheld", movers=False)
+    camera, motion = rendered.scene.camera, rendered.scene.world_from_cam
+    scene = replace(standing_scene(12, tuple(camera.at(0))), motion="general", world_from_cam=motion)
+    sweep = sweep_of(chain_of([0.0] * 11, 112, 160), scene, np.zeros((12, 112, 160), np.float32), 5, (2, 8))
+    v, u = np.mgrid[:56, :80]
+    px, q = np.stack([u, v, np.ones_like(u)], -1)[..., None], 0.37
+    k = np.array([[camera.at(0)[0], 0, camera.at(0)[2]], [0, camera.at(0)[1], camera.at(0)[3]], [0, 0, 1]])
+    points_cam = np.linalg.inv(k) @ (px * [[2], [2], [1]] + [[1], [1], [0]]) / q
+    for frame, far, near in zip((2, 8), sweep.far, sweep.near, strict=True):
+        other_from_cam = np.linalg.inv(motion[frame]) @ motion[5]
+        true = k @ (other_from_cam[:3, :3] @ points_cam + other_from_cam[:3, 3:])
+        found = (far + q * near) @ px
+        assert np.allclose(2 * found[..., :2, 0] / found[..., 2:, 0] + 1, true[..., :2, 0] / true[..., 2:, 0])
 
 
 def standing_scene(frames: int, intrinsics: tuple[float, ...]) -> RigidStructure:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from worldline.cues.optical_flow import sample
 from worldline.cues.parallax import FlowChain, Limits, Sightings, grip, lens_of, static_hypothesis, texture
+from worldline.cues.static_places import flow_difference, least_difference, sweep_of
 from worldline.solve.structure import RigidStructure
 
 MOST, LEAST = 3.0, -2.0
@@ -88,8 +89,11 @@ def frame_evidence(
     if not ways:
         return np.zeros(chain.grid_uv.shape[:2], dtype=np.float32)
     limit = max(settings.threshold, settings.medians * _usual(_least([way.misfit for way in ways])))
-    odds = _least([_odds(way, limit, texture(luma[frame]), settings) for way in ways])
-    return np.nan_to_num(odds).astype(np.float32)
+    odds = np.nan_to_num(_least([_odds(way, limit, texture(luma[frame]), settings) for way in ways]))
+    if (odds > 0).any():
+        contrast = _of_any_place(chain, scene, luma, frame, seen, limits, settings)
+        odds = np.where(odds > 0, _confirmed(odds, contrast, settings), odds)
+    return odds.astype(np.float32)
 
 
 def compared(
@@ -119,17 +123,45 @@ def compared(
     return Seen(*(np.sqrt(np.maximum(total, 0) * share) for total in (misfit, *differences)))
 
 
+def _of_any_place(
+    chain: FlowChain,
+    scene: RigidStructure,
+    luma: Float[np.ndarray, "t h w"],
+    frame: int,
+    seen: Sightings,
+    limits: Limits,
+    settings: EvidenceSettings,
+) -> Float[np.ndarray, "*h w"]:
+    """Contrast of the best of all static places; infinite where there is but one, or its line is bent by the lens."""
+    farthest, nearest = limits
+    if isinstance(farthest, np.ndarray) or isinstance(nearest, np.ndarray) or nearest == farthest or scene.distortion:
+        return np.array(np.inf, dtype=np.float32)
+    sweep = sweep_of(chain, scene, luma, frame, seen.frames)
+    static, own = least_difference(sweep, farthest, nearest), flow_difference(sweep, chain, seen)
+    size = chain.grid_uv.shape[1::-1]
+    return cv2.resize(_contrast(static, own, settings), size, interpolation=cv2.INTER_LINEAR)
+
+
 def _odds(
     seen: Seen, limit: float, believed: Float[np.ndarray, "h w"], settings: EvidenceSettings
 ) -> Float[np.ndarray, "h w"]:
     geometric = np.log(np.maximum(seen.misfit, 1e-3) / limit)
-    noise = settings.noise**2
-    contrast = 0.5 * np.log((seen.static**2 + noise) / (seen.own**2 + noise))
+    contrast = _contrast(seen.static**2, seen.own**2, settings)
     odds = settings.sharpness * geometric + settings.contrast_gain * (contrast - settings.contrast)
     agreed = np.minimum(odds, np.maximum(settings.agreement * geometric, 0)).clip(0, MOST)
+    return np.where(odds > 0, _confirmed(agreed, contrast, settings), np.maximum(odds, LEAST)) * believed
+
+
+def _contrast(static: np.ndarray, own: np.ndarray, settings: EvidenceSettings) -> Float[np.ndarray, "h w"]:
+    """Log of how much worse the static place looks than the own one, from mean square differences."""
+    noise = settings.noise**2
+    return 0.5 * np.log((np.minimum(static, 256**2) + noise) / (np.minimum(own, 256**2) + noise))
+
+
+def _confirmed(odds: np.ndarray, contrast: np.ndarray, settings: EvidenceSettings) -> Float[np.ndarray, "h w"]:
+    """Log odds for motion as far as the image says that the pixel is not at the static place; against, if it is."""
     told = np.clip(contrast / settings.least_contrast, 0, 1)
-    moves = agreed * told - settings.standing * (1 - told)
-    return np.where(odds > 0, moves, np.maximum(odds, LEAST)) * believed
+    return odds * told - settings.standing * (1 - told)
 
 
 def _around(values: np.ndarray, window: int) -> np.ndarray:
