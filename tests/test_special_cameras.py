@@ -14,9 +14,12 @@ from worldline.cues.camera import selfcal
 from worldline.geometry import se3, sim3
 from worldline.scene.observations import Observations, PixelTracks
 from worldline.scene.video import Video
-from worldline.solve import rotation, structure
+from worldline.solve import rotation, zoom, zoom_rival
+from worldline.solve.focal import Focal, prior_focal
 from worldline.solve.structure import RigidStructure, rigid_structure
 from worldline.solve.structure_settings import StructureSettings
+from worldline.solve.track_cameras import Cameras
+from worldline.solve.track_samples import TrackSamples
 from worldline.synthetic import presets, truth
 from worldline.synthetic.world import World
 
@@ -189,15 +192,79 @@ def test_calibration_by_turning_finds_a_focal_length_far_from_the_start():
     assert float(kept.log_focal.abs().max()) < 1e-3
 
 
-def test_a_zoom_that_explains_fewer_frames_is_not_believed(monkeypatch):
-    def of_the_first_half(few, frames, focal, log_zoom, s, *, median_depth):
-        found = structure.moving_camera(few, torch.arange(len(frames)), focal, s, median_depth=median_depth)
-        half = torch.arange(len(frames)) < len(frames) // 2
-        return found._replace(solved=found.solved & half), torch.linspace(0, 0.4, len(frames), dtype=torch.float64)
+def notes_of(world: World) -> str:
+    video = Video(np.zeros((len(world), SIZE[1], SIZE[0], 3), np.uint8), world.times_s, "zoom")
+    observed = observe(video, needs=("camera",), given=Observations(tracks=seen(world)), camera=selfcal.Config(FEW))
+    return " ".join(observed.notes)
 
-    monkeypatch.setattr(structure.zoom, "noticeable", lambda log_focal: True)
-    monkeypatch.setattr(structure.zoom, "implausibility", lambda *_: 0.0)
-    monkeypatch.setattr(structure.zoom, "moving_camera", of_the_first_half)
-    world = clip("handheld")
-    found = rigid_structure(seen(world), *SIZE, settings=FEW)
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("forward", {"zoom": 2.0}),
+        ("forward", {"zoom": 1 / 1.4, "with_movers": False}),
+        ("backward", {"zoom": 1.4}),
+        ("forward", {"zoom": 1.5, "zoom_from": 0.4, "zoom_until": 0.7}),
+    ],
+    ids=["in while going forward", "out while going forward", "in while going backward", "in for a part of the way"],
+)
+def test_a_zoom_along_the_line_of_sight_of_a_hand_is_found(path, options):
+    world, found = solved(path, hand=True, **options)
+    true = float(np.log(options["zoom"]))
+    assert found.motion == "general" and found.zooms
+    assert np.log(found.zoom[-1]) == pytest.approx(true, abs=max(0.02, 3 * found.zoom_sigma))
+    assert rotation_error_deg(world, found) < 0.4
+    assert path_error(world, found) < 0.02
+
+
+@pytest.mark.parametrize("with_movers", [True, False])
+def test_a_hand_that_goes_forward_does_not_zoom(with_movers):
+    world, found = solved("forward", hand=True, with_movers=with_movers)
     assert found.motion == "general" and not found.zooms
+    assert path_error(world, found) < 0.005
+
+
+def test_exactly_along_the_line_of_sight_it_is_said_how_much_zoom_would_not_be_seen():
+    world = clip("forward", zoom=1.2)
+    notes = notes_of(world)
+    assert "taken not to zoom" in notes and "--focal" in notes
+    assert "the lens seems to zoom" not in notes
+
+
+def test_what_is_said_of_a_zoom_has_its_range_where_it_is_hardly_seen():
+    notes = notes_of(clip("backward", zoom=1.4, hand=True))
+    assert "the lens seems to zoom in by a factor of" in notes and "(likely 1." in notes
+
+
+def test_a_camera_that_goes_aside_hides_no_zoom():
+    assert "zoom" not in notes_of(clip("handheld"))
+
+
+def forward_by_hand() -> tuple[TrackSamples, Cameras, Focal]:
+    """Points seen by a camera that goes straight ahead, without noise."""
+    random = np.random.default_rng(0)
+    points = torch.from_numpy(random.uniform([-1.5, -1, 3], [1.5, 1, 8], (60, 3)))
+    ahead = torch.eye(4, dtype=torch.float64).repeat(6, 1, 1)
+    ahead[:, 2, 3] = torch.linspace(0, 1, 6, dtype=torch.float64)
+    focal = prior_focal(None, 0, *SIZE, FEW)
+    points_cam = points - ahead[:, None, :3, 3]
+    uv = points_cam[..., :2] / points_cam[..., 2:] * focal.intrinsics[:2] + focal.intrinsics[2:]
+    samples = TrackSamples(uv, torch.full_like(uv[..., 0], 4.0))
+    return samples, Cameras(ahead, torch.ones(6, dtype=torch.bool), focal.intrinsics, 0.0), focal
+
+
+def test_straight_ahead_a_zoom_and_another_depth_make_the_same_images():
+    samples, fixed, focal = forward_by_hand()
+    found = zoom_rival.as_if_zoomed(samples, torch.arange(6), fixed, 0.1, focal, FEW)
+    assert float(found.log_zoom[-1]) == pytest.approx(0.1)
+    assert float(found.residual_px(samples).max()) < 0.05
+    assert zoom_rival.sigmas(samples, torch.arange(6), found, focal, FEW).zoom > 0.1
+    assert not zoom_rival.believed(samples, torch.arange(6), fixed, found, focal, FEW)
+
+
+def test_a_zoom_that_explains_fewer_frames_is_not_believed():
+    samples, fixed, focal = forward_by_hand()
+    samples = samples._replace(uv=samples.uv + torch.linspace(0, 9, 6, dtype=torch.float64)[:, None, None].square())
+    half = fixed._replace(solved=torch.arange(6) < 3)
+    fewer = zoom.Lensed(half, torch.linspace(0, 0.4, 6, dtype=torch.float64))
+    assert not zoom_rival.believed(samples, torch.arange(6), fixed, fewer, focal, FEW)

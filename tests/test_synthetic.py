@@ -18,7 +18,7 @@ from worldline.errors import InputError, MissingObservation
 from worldline.geometry import camera, pixels, se3
 from worldline.scene.journal import Journal
 from worldline.scene.observations import Observations
-from worldline.synthetic import camera_paths, movers, trace, truth
+from worldline.synthetic import camera_paths, movers, presets, trace, truth
 from worldline.synthetic.materials import Material
 
 CASES = [("room", "handheld"), ("outdoor", "orbit")]
@@ -220,9 +220,32 @@ def test_each_path_moves_the_camera_as_its_name_says(path):
     world = synthetic.tiny_world(0, path)
     steps = np.linalg.norm(np.diff(world.world_from_cam[:, :3, 3], axis=0), axis=-1)
     turns = se3.angle_rad(torch.from_numpy(world.world_from_cam[:, :3, :3])).numpy()
-    assert (steps.sum() > 0.3) == (path in ("handheld", "dolly", "orbit", "pause", "return", "slide"))
-    assert (turns.max() > 0.01) == (path not in ("static", "zoom", "slide"))
+    assert (steps.sum() > 0.3) == (
+        path in ("handheld", "dolly", "orbit", "pause", "return", "slide", "forward", "backward")
+    )
+    assert (turns.max() > 0.01) == (path not in ("static", "zoom", "slide", "forward", "backward"))
     assert world.camera.per_frame == (path == "zoom")
+
+
+def test_forward_is_the_way_that_the_camera_looks_and_backward_the_same_way_back():
+    there, back = (synthetic.tiny_world(0, path).world_from_cam[:, :3, 3] for path in ("forward", "backward"))
+    np.testing.assert_allclose(there[-1, :2], 0, atol=1e-9)
+    assert there[-1, 2] > 0.3
+    np.testing.assert_allclose(back, there[::-1] - there[-1], atol=1e-9)
+
+
+def test_a_zoom_takes_the_share_of_the_clip_that_it_is_told():
+    world = presets.build("room", "forward", frames=11, zoom=1.5, zoom_from=0.2, zoom_until=0.6)
+    factor = world.camera.frames(11)[:, 0] / world.camera.frames(11)[0, 0]
+    np.testing.assert_allclose(factor[[0, 2, 4, 6, 10]], [1, 1, 1.25, 1.5, 1.5])
+
+
+def test_a_hand_shakes_about_the_path_that_it_is_to_follow():
+    steady, shaken = (presets.build("room", "forward", hand=hand).world_from_cam for hand in (False, True))
+    away = np.linalg.norm(shaken[:, :3, 3] - steady[:, :3, 3], axis=-1)
+    turned = se3.angle_rad(torch.from_numpy(shaken[:, :3, :3])).numpy()
+    assert 0.002 < away.max() < 0.1
+    assert 0.002 < turned.max() < 0.1
 
 
 @pytest.mark.parametrize("wrong", [{"path": "teleport"}, {"kind": "moon"}])

@@ -25,10 +25,13 @@ def resect(
     if len(points_world) < MIN_INLIERS:
         return None
     k = calibration(np.concatenate([intrinsics[:2], pixels.to_integer_centres(intrinsics[2:])]))
-    found, rotation, translation, inliers = cv2.solvePnPRansac(
-        points_world, pixels.to_integer_centres(uv), k, None,
-        iterationsCount=300, reprojectionError=threshold_px, confidence=0.9999, flags=cv2.SOLVEPNP_SQPNP,
-    )  # fmt: skip
+    try:
+        found, rotation, translation, inliers = cv2.solvePnPRansac(
+            points_world, pixels.to_integer_centres(uv), k, None,
+            iterationsCount=300, reprojectionError=threshold_px, confidence=0.9999, flags=cv2.SOLVEPNP_SQPNP,
+        )  # fmt: skip
+    except cv2.error:  # SQPnP asserts that the points are not degenerate
+        return None
     if not found or inliers is None or len(inliers) < max(MIN_INLIERS, 0.15 * len(uv)):
         return None
     cam_from_world = np.eye(4)

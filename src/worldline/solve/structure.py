@@ -4,8 +4,8 @@
    away from the borders of the image, which others reach.
 2. A camera that only turns is fitted, with a fixed lens and with one that zooms (`rotation.calibrated`).
 3. A camera that moves is fitted beside it (`growth.moving_camera`): keyframes are solved outward from the best pair
-   (`starting_pairs`), with bundle adjustments in between, the other frames are resected, and all is adjusted together;
-   once more with a lens that zooms where the turning camera would have to zoom (`zoom`).
+   (`starting_pairs`), with bundle adjustments in between, the other frames are resected, and all is adjusted together.
+   From it the best explanation by a lens that zooms is sought (`zoom_rival`).
 4. Of each two the one with fewer unknowns is kept unless the tracks speak against it (`model_selection`).
 
 A clip without parallax has rotations; no translation and no depth are claimed.
@@ -13,7 +13,7 @@ A clip without parallax has rotations; no translation and no depth are claimed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from torch import Tensor
 from worldline.errors import SolveFailed
 from worldline.geometry import se3
 from worldline.scene.observations import PixelTracks
-from worldline.solve import rotation, triangulation, zoom
+from worldline.solve import rotation, triangulation, zoom, zoom_rival
 from worldline.solve.calibration import calibrated, through_lens
 from worldline.solve.focal import Focal, prior_focal
 from worldline.solve.growth import moving_camera
@@ -34,6 +34,7 @@ from worldline.solve.revisits import Features, closed
 from worldline.solve.structure_settings import StructureSettings
 from worldline.solve.track_cameras import Cameras, anchored
 from worldline.solve.track_samples import TrackSamples, keyframes, still_share, well_spread
+from worldline.solve.zoom import Lensed
 
 Motion = Literal["static", "turning", "general"]
 SUBJECT = 0.15
@@ -59,6 +60,7 @@ class RigidStructure:
         track_rms_px: (N,) robust size of the residuals over the track's life; NaN without samples.
         support: (T,) number of samples that agree.
         zoom: (T,) focal length of every frame over that of `intrinsics`; ones unless the lens zooms.
+        zoom_sigma: standard deviation of the log of last over first focal length, were it free, of a camera that moves.
         distortion: k1 and k2 of the lens that the tracks were seen through (OpenCV), empty for a pinhole; all pixels
         above are those of the pinhole with `intrinsics`.
     """
@@ -75,6 +77,7 @@ class RigidStructure:
     support: Int[np.ndarray, "t"]
     zoom: Float[np.ndarray, "t"]
     distortion: tuple[float, ...] = ()
+    zoom_sigma: float = 0.0
 
     @property
     def parallax(self) -> bool:
@@ -126,17 +129,19 @@ def rigid_structure(
         return _judged(everything, _standing(len(tracks.uv), focal), "static", s)
     keys = keyframes(samples, s.frames_per_key)
     turning = _turning(samples, keys, focal, size, s)
-    general = _general(samples, keys, focal, turning.log_zoom, s)
-    if general is None or not _explains(samples.frames(keys), keys, turning, general, size, s):
-        ideal = zoom.at_fixed_focal(everything, turning.log_zoom.exp(), focal.intrinsics)
-        return _judged(ideal, turning.cameras, "turning", s, turning.log_zoom)
-    ideal = zoom.at_fixed_focal(everything, general.log_zoom.exp(), focal.intrinsics)
-    many = ideal.tracks(well_spread(scene, tracks.query_frame, width, height, s.lens_tracks))
-    lens = calibrated(many, keys, general.cameras, focal, s, distorts=distorts and not general.zooms)
-    ideal, found = through_lens(ideal, used, general.cameras, lens, focal, s)
-    if features is not None and not general.zooms:
-        found = closed(ideal.tracks(used), keys, found, features, focal, s)
-    return _judged(ideal, anchored(ideal.tracks(used), found, MEDIAN_DEPTH, s), "general", s, general.log_zoom)
+    general = _general(samples, keys, focal, s)
+    if general is None or not _explains(samples.frames(keys), keys, turning, general.lensed, size, s):
+        return _judged(turning.ideal(everything), turning.cameras, "turning", s, turning.log_zoom)
+    lensed = general.lensed
+    ideal, found = lensed.ideal(everything), lensed.cameras
+    if not lensed.zooms:
+        many = ideal.tracks(well_spread(scene, tracks.query_frame, width, height, s.lens_tracks))
+        lens = calibrated(many, keys, found, focal, s, distorts=distorts)
+        ideal, found = through_lens(ideal, used, found, lens, focal, s)
+        if features is not None:
+            found = closed(ideal.tracks(used), keys, found, features, focal, s)
+    found = anchored(ideal.tracks(used), found, MEDIAN_DEPTH, s)
+    return replace(_judged(ideal, found, "general", s, lensed.log_zoom), zoom_sigma=general.zoom_sigma)
 
 
 def surroundings(
@@ -189,20 +194,9 @@ def _standing(count: int, focal: Focal) -> Cameras:
     return Cameras(eye, torch.ones(count, dtype=torch.bool), focal.intrinsics, focal.sigma)
 
 
-class _Lensed(NamedTuple):
-    """Cameras, and the log of every frame's focal length over that of their intrinsics."""
-
-    cameras: Cameras
-    log_zoom: Float[Tensor, "t"]
-
-    @property
-    def zooms(self) -> bool:
-        return bool((self.log_zoom != 0).any())
-
-
 def _turning(
     samples: TrackSamples, keys: Tensor, focal: Focal, size: Float[Tensor, "2"], s: StructureSettings
-) -> _Lensed:
+) -> Lensed:
     """The camera that only turns, with a fixed lens, or one that zooms where that explains the tracks better."""
     few = samples.frames(keys)
     start = rotation.turning(few.uv, few.weight, focal.intrinsics)
@@ -222,7 +216,7 @@ def _turning(
     world_from_cam = se3.from_rotation_translation(found.rotation, torch.zeros_like(found.rotation[:, 0]))
     solved = (samples.weight > 0).sum(1) >= 8
     sigma = _focal_sigma(float(chosen.variance[0]), int((few.weight > 0).sum()), focal, s)
-    return _Lensed(Cameras(world_from_cam, solved, intrinsics, sigma), log_zoom)
+    return Lensed(Cameras(world_from_cam, solved, intrinsics, sigma), log_zoom)
 
 
 def _focal_sigma(variance: float, sightings: int, focal: Focal, s: StructureSettings) -> float:
@@ -232,44 +226,42 @@ def _focal_sigma(variance: float, sightings: int, focal: Focal, s: StructureSett
     return min(focal.sigma, max(s.least_focal_sigma, (variance * max(1.0, sightings / s.effective)) ** 0.5))
 
 
-def _general(
-    samples: TrackSamples, keys: Tensor, focal: Focal, log_zoom: Float[Tensor, "t"], s: StructureSettings
-) -> _Lensed | None:
-    """The camera that moves; its lens zooms if that of the turning camera does and the tracks are explained better."""
+class _General(NamedTuple):
+    """The camera that moves, and how well a change of its focal length is seen (`RigidStructure.zoom_sigma`)."""
+
+    lensed: Lensed
+    zoom_sigma: float
+
+
+def _general(samples: TrackSamples, keys: Tensor, focal: Focal, s: StructureSettings) -> _General | None:
+    """The camera that moves, with a fixed lens, or one that zooms where the tracks speak for it."""
     found = moving_camera(samples, keys, focal, s, median_depth=MEDIAN_DEPTH)
-    fixed = None if found is None else _Lensed(found, torch.zeros_like(log_zoom))
-    if not zoom.noticeable(log_zoom):
-        return fixed
+    if found is None:
+        return None
+    fixed = Lensed(found, samples.uv.new_zeros(len(samples.uv)))
+    if focal.sigma == 0:
+        return _General(fixed, 0.0)
     few = samples.frames(keys)
     few = few.tracks(torch.nonzero((few.weight > 0).sum(0) > 1)[:, 0])
     thin = few.tracks(torch.arange(0, few.uv.shape[1], max(1, few.uv.shape[1] // ZOOM_TRACKS)))
-    zooming = zoom.moving_camera(thin, keys, focal, log_zoom[keys], s, median_depth=MEDIAN_DEPTH)
-    if zooming is None or not zoom.noticeable(zooming[1]):
-        return fixed
-    if fixed is not None:
-        own = fixed.cameras._replace(
-            world_from_cam=fixed.cameras.world_from_cam[keys], solved=fixed.cameras.solved[keys]
-        )
-        if int(zooming[0].solved.sum()) < int(own.solved.sum()):
-            return fixed  # it explains less of the clip, so it may well fit that better
-        still = torch.zeros_like(zooming[1])
-        if zoom.implausibility(thin, own, still, keys, focal, s) < zoom.implausibility(thin, *zooming, keys, focal, s):
-            return fixed
-    log_zoom = zoom.between_keys(zooming[1], keys, len(samples.uv))
-    ideal = zoom.at_fixed_focal(samples, log_zoom.exp(), focal.intrinsics)
-    known = focal._replace(
-        sigma=min(focal.sigma, 0.05), intrinsics=zooming[0].intrinsics, candidates=(float(zooming[0].intrinsics[0]),)
-    )
-    found = moving_camera(ideal, keys, known if focal.sigma else focal, s, median_depth=MEDIAN_DEPTH)
-    return fixed if found is None else _Lensed(found, log_zoom)
+    own = found._replace(world_from_cam=found.world_from_cam[keys], solved=found.solved[keys])
+    zooming = zoom_rival.rival(thin, keys, own, focal, s)
+    if zooming is None:
+        return _General(fixed, 0.0)
+    sigma = zoom_rival.sigmas(thin, keys, zooming, focal, s)
+    sure = zoom.noticeable(zooming.log_zoom, sigma.zoom)
+    if not (sure and zoom_rival.believed(thin, keys, own, zooming, focal, s)):
+        return _General(fixed, sigma.zoom)
+    known = zooming._replace(cameras=zooming.cameras._replace(focal_sigma=sigma.focal))
+    return _General(zoom.everywhere(samples, keys, known, focal, s), sigma.zoom)
 
 
 def _explains(
-    few: TrackSamples, keys: Tensor, turning: _Lensed, general: _Lensed, size: Float[Tensor, "2"], s: StructureSettings
+    few: TrackSamples, keys: Tensor, turning: Lensed, general: Lensed, size: Float[Tensor, "2"], s: StructureSettings
 ) -> bool:
     """Whether the tracks at keyframes need the translation of the moving camera."""
     models = []
-    choices: tuple[tuple[_Lensed, Motion, int], ...] = ((turning, "turning", 3), (general, "general", 6))
+    choices: tuple[tuple[Lensed, Motion, int], ...] = ((turning, "turning", 3), (general, "general", 6))
     for model, motion, unknowns in choices:
         ideal = zoom.at_fixed_focal(few, model.log_zoom[keys].exp(), model.cameras.intrinsics)
         cameras = model.cameras._replace(world_from_cam=model.cameras.world_from_cam[keys])

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from worldline.errors import InputError
 
 Motions = Float[np.ndarray, "t 4 4"]
 Vector = tuple[float, float, float]
-PATHS = ("handheld", "dolly", "orbit", "rotate", "static", "zoom", "pause", "return", "slide")
+PATHS = ("handheld", "dolly", "orbit", "rotate", "static", "zoom", "pause", "return", "slide", "forward", "backward")
 
 
 def camera_path(
@@ -34,6 +35,8 @@ def camera_path(
         "pause": lambda: _pause(share, start, aim, travel_m),
         "return": lambda: _return(share, start, aim, travel_m),
         "slide": lambda: _slide(share, start, aim, travel_m),
+        "forward": lambda: _along(share, start, aim, travel_m),
+        "backward": lambda: _along(1 - share, start, aim, travel_m),
     }
     if kind not in build:
         raise InputError(f"there is no camera path {kind!r}; choose one of {', '.join(PATHS)}.")
@@ -123,6 +126,22 @@ def _slide(share: np.ndarray, eye: np.ndarray, aim: np.ndarray, travel: float) -
     _, side = _axes(eye, aim)
     eyes = eye + travel * share[:, None] * side
     return look_at(eyes, aim + travel * share[:, None] * side)
+
+
+def _along(share: np.ndarray, eye: np.ndarray, aim: np.ndarray, travel: float) -> np.ndarray:
+    """Straight along the line of sight without turning."""
+    step = travel * share[:, None] * (aim - eye) / np.linalg.norm(aim - eye)
+    return look_at(eye + step, aim + step)
+
+
+def with_shake(ground_from_cam: Motions, times_s: Float[np.ndarray, "t"], seed: int) -> Motions:
+    """The path in a hand: about a centimetre and half a degree besides."""
+    sway = shake(times_s, np.array([0.010, 0.010, 0.010]), seed)
+    turn = shake(times_s, np.array([0.012, 0.012, 0.008]), seed + 1)
+    shaken = np.tile(np.eye(4), (len(times_s), 1, 1))
+    shaken[:, :3, :3] = Rotation.from_rotvec(turn).as_matrix()
+    shaken[:, :3, 3] = sway
+    return ground_from_cam @ shaken
 
 
 def _axes(eye: np.ndarray, aim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 from worldline.errors import InputError
 from worldline.geometry.camera import Camera
 from worldline.synthetic import looks, movers
-from worldline.synthetic.camera_paths import camera_path
+from worldline.synthetic.camera_paths import camera_path, with_shake
 from worldline.synthetic.materials import Material
 from worldline.synthetic.movers import Vector, at_rest
 from worldline.synthetic.world import Light, Part, Shape, World
@@ -50,6 +50,9 @@ def build(
     fov_deg: float = 62.0,
     with_movers: bool = True,
     zoom: float = 1.0,
+    zoom_from: float = 0.0,
+    zoom_until: float = 1.0,
+    hand: bool = False,
     subject: bool = False,
 ) -> World:
     """A world of one of KINDS seen along one of camera_paths.PATHS.
@@ -59,6 +62,8 @@ def build(
         frames, size (width, height), fps, fov_deg: of the clip; travel_m: about how far the camera goes.
         with_movers: whether anything moves but the camera.
         zoom: last focal length over the first; a path "zoom" that is not told otherwise reaches 1.4.
+        zoom_from, zoom_until: shares of the clip at which it begins and ends.
+        hand: whether the camera is held in a hand that shakes ("handheld" is, without being told).
         subject: whether something that fills half of the picture goes ahead of the camera, which follows it.
 
     Raises:
@@ -74,17 +79,18 @@ def build(
     else:
         raise InputError(f"there is no world {kind!r}; choose one of {', '.join(KINDS)}.")
     motions = camera_path(path, times, eye, aim, travel_m=travel_m, seed=seed)
+    motions = with_shake(motions, times, seed) if hand else motions
     name = f"{kind}-{path}-{seed}"
-    lens = _lens(1.4 if path == "zoom" and zoom == 1 else zoom, fov_deg, size, frames)
+    lens = _lens(1.4 if path == "zoom" and zoom == 1 else zoom, (zoom_from, zoom_until), fov_deg, size, frames)
     parts += movers.companion(times, looks.TOY, motions) if subject else []
     return World(name, times, lens, motions, tuple(parts), light, kind == "outdoor", seed)
 
 
-def _lens(zoom: float, fov_deg: float, size: tuple[int, int], frames: int) -> Camera:
+def _lens(zoom: float, during: tuple[float, float], fov_deg: float, size: tuple[int, int], frames: int) -> Camera:
     camera = Camera.from_fov_deg(fov_deg, *size)
     if zoom == 1:
         return camera
-    factor = np.linspace(1.0, zoom, frames)[:, None] ** [1, 1, 0, 0]
+    factor = np.interp(np.linspace(0, 1, frames), during, (1.0, zoom))[:, None] ** [1, 1, 0, 0]
     return Camera(camera.intrinsics * factor, *size)
 
 

@@ -36,6 +36,16 @@ UNSURE = 0.1
 """Relative sigma of a focal length from which it is worth a word."""
 
 
+UNNOTICED = 8.0
+"""Standard deviations that a zoom must reach to be told, about: cameras and points follow it most of the way."""
+
+HIDDEN = 0.1
+"""Share of the focal length by which a lens may zoom unnoticed without a word."""
+
+UNSURE_ZOOM = 0.05
+"""Standard deviation of the log of a zoom from which it is worth a word."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of the structure behind the camera."""
@@ -81,13 +91,27 @@ def _notes(scene: RigidStructure, times_s: Float[np.ndarray, "t"]) -> tuple[str,
 
 
 def _about_zoom(scene: RigidStructure, times_s: Float[np.ndarray, "t"]) -> tuple[str, ...]:
-    """From when to when the focal length changes, and by how much."""
+    """From when to when the focal length changes, and by how much; or how much of it would not have been noticed."""
     if not scene.zooms:
-        return ()
+        return _about_hidden_zoom(scene)
     low, high = sorted((int(scene.zoom.argmin()), int(scene.zoom.argmax())))
     factor = scene.zoom[high] / scene.zoom[low]
     way = "in" if factor > 1 else "out"
+    size = max(factor, 1 / factor)
+    doubt = float(np.exp(scene.zoom_sigma))
+    between = f" (likely {max(1.0, size / doubt):.2f} to {size * doubt:.2f})" if scene.zoom_sigma > UNSURE_ZOOM else ""
     return (
-        f"the lens seems to zoom {way} by a factor of {max(factor, 1 / factor):.2f} from {times_s[low]:.1f} s to "
+        f"the lens seems to zoom {way} by a factor of {size:.2f}{between} from {times_s[low]:.1f} s to "
         f"{times_s[high]:.1f} s, so every frame has its own focal length.",
+    )
+
+
+def _about_hidden_zoom(scene: RigidStructure) -> tuple[str, ...]:
+    hidden = float(np.exp(UNNOTICED * scene.zoom_sigma)) - 1
+    if scene.motion != "general" or hidden < HIDDEN:
+        return ()
+    size = f"a zoom by up to {100 * hidden:.0f} %" if hidden < 1 else "a zoom"
+    return (
+        f"the lens is taken not to zoom; along this path {size} would hardly differ from going forward or back. If it "
+        "does zoom, reconstruct the parts of the clip one by one and give each its focal length (--focal).",
     )
