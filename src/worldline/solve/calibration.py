@@ -19,6 +19,7 @@ from worldline.solve.problem import Stop
 from worldline.solve.structure_settings import StructureSettings
 from worldline.solve.terms import PixelSamples
 from worldline.solve.track_cameras import Cameras, adjusted, reweighted, static_points
+from worldline.solve.track_polish import polished
 from worldline.solve.track_samples import TrackSamples, log_misfit
 
 FLAT = 0.01
@@ -49,6 +50,8 @@ def through_lens(
     state = state._replace(intrinsics=lens.intrinsics, focal_sigma=lens.focal_sigma, distortion=lens.distortion)
     samples = reweighted(ideal.tracks(used), state, s)
     state = adjusted(samples, state, focal._replace(sigma=0.0), s, steps=12)
+    # a lens that distorts was found together with its focal length
+    state = state if any(lens.distortion) else polished(samples, state, focal, s)
     cameras = resection.interpolate_missing(state.world_from_cam, state.solved)
     return ideal, state._replace(world_from_cam=cameras)
 

@@ -1,12 +1,12 @@
 """The last steps of a bundle adjustment: undamped Gauss-Newton on all sightings, cameras and focal length together.
 
 Damped steps creep along the valley in which the focal length trades against the motion. Near the solution undamped
-steps cross it.
+steps cross it, and a step along it finds what another focal length makes of the scene.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from worldline.solve import bundle, terms, uncertainty
 from worldline.solve.problem import retract
 from worldline.solve.robust import GemanMcClure
 from worldline.solve.terms import PixelSamples
+from worldline.solve.uncertainty import Moved
 
 STEPS = 8
 """Most steps."""
@@ -26,6 +27,15 @@ STILL = 1e-4
 
 LONGEST = 0.1
 """Longest step of the log focal length."""
+
+SETTLING = 3
+"""Steps with the focal length held at the end of a walk along the valley."""
+
+EXACT = tuple(0.0 for _ in uncertainty.UNMODELLED_SIGMA)
+"""Nothing but the focal length of the lens is free."""
+
+Solved: TypeAlias = tuple[Float[Tensor, "t 4 4"], Float[Tensor, "4"], Float[Tensor, "n 3"]]
+"""Cameras, intrinsics and points."""
 
 
 def in_its_scale(
@@ -64,36 +74,83 @@ def polish(
     points: Float[Tensor, "n 3"],
     *,
     focal_sigma: float,
+    focal_px: float | None = None,
 ) -> Polished:
     """Cameras, focal length and points of least reprojection error, from near it; the start where that is better.
 
-    `focal_sigma` is what is known of the log focal length (0: all) and only steadies the steps.
+    `focal_sigma` is what is known of the log focal length (0: all), about `focal_px`; without that it only steadies
+    the steps.
     """
-    lens_sigma = (focal_sigma, *(0.0 for _ in uncertainty.UNMODELLED_SIGMA))
     start = now = (world_from_cam, intrinsics, points)
     for _ in range(STEPS):
-        cameras, lens, where = now
-        where = _settled(samples, cameras, lens, where)
-        system = uncertainty.linearised(samples, cameras, lens, where)
-        pull = system.pulls.sum(0, keepdim=True)
-        step = uncertainty.moved(system, pull, cameras, lens_sigma, held=False)
-        log_focal = -float(step.lens[0])
-        part = min(1.0, LONGEST / max(abs(log_focal), 1e-12))
-        back = cameras[:, :3, :3].transpose(1, 2)
-        own = -part * torch.cat([back @ step.centres, back @ step.turns], 1)[..., 0]
-        scale = torch.tensor([part * log_focal, part * log_focal, 0.0, 0.0]).to(lens).exp()
-        now = retract(cameras, own), lens * scale, where - part * step.points[..., 0]
+        now, log_focal = _step(samples, now, focal_sigma, focal_px)
         if abs(log_focal) < STILL:
             break
-    before, after = (_cost(samples, *at[:2], _settled(samples, *at)) for at in (start, now))
+    before, after = (cost(samples, at) for at in (start, now))
     return Polished(*(now if after < before else start), (before, after))
 
 
-def _settled(samples: PixelSamples, cameras: Tensor, lens: Tensor, points: Tensor) -> Tensor:
-    return bundle.refine_points(samples, cameras, lens, points, loss=GemanMcClure(uncertainty.KNEE)).points
+def at_focal(
+    samples: PixelSamples,
+    world_from_cam: Float[Tensor, "t 4 4"],
+    intrinsics: Float[Tensor, "4"],
+    points: Float[Tensor, "n 3"],
+    focal_px: float,
+) -> Polished:
+    """Cameras and points of least error with another focal length, reached along the valley of the present one."""
+    start = now = (world_from_cam, intrinsics, points)
+    away = float((focal_px / intrinsics[0]).log())
+    count = max(1, round(abs(away) / LONGEST))
+    for _ in range(count):
+        now = _step(samples, _along(samples, now, away / count), 0.0)[0]
+    for _ in range(SETTLING):
+        now = _step(samples, now, 0.0)[0]
+    before, after = (cost(samples, at) for at in (start, now))
+    return Polished(*now, (before, after))
 
 
-def _cost(samples: PixelSamples, cameras: Tensor, lens: Tensor, points: Tensor) -> float:
+def cost(samples: PixelSamples, at: Solved) -> float:
+    """Mean robust cost of a sighting, the points where they fit best."""
     loss = GemanMcClure(uncertainty.KNEE)
+    cameras, lens, points = _settled(samples, at)
     term = terms.reprojection_of_points(samples, cameras, lens, loss)
     return float(loss.cost(term.squares({"points": points})).mean())
+
+
+def _step(
+    samples: PixelSamples, now: Solved, focal_sigma: float, focal_px: float | None = None
+) -> tuple[Solved, float]:
+    """An undamped step, and by how much it changed the log focal length."""
+    cameras, lens, points = now = _settled(samples, now)
+    system = uncertainty.linearised(samples, cameras, lens, points)
+    pull = system.pulls.sum(0, keepdim=True)
+    if focal_px is not None and focal_sigma > 0:
+        pull[0, -uncertainty.LENS] += float((lens[0] / focal_px).log()) / focal_sigma**2
+    step = uncertainty.moved(system, pull, cameras, (focal_sigma, *EXACT), held=False)
+    log_focal = -float(step.lens[0])
+    part = min(1.0, LONGEST / max(abs(log_focal), 1e-12))
+    return _stepped(now, step, -part, part * log_focal), part * log_focal
+
+
+def _along(samples: PixelSamples, now: Solved, log_focal: float) -> Solved:
+    """Another focal length, with the cameras and points that follow it to first order."""
+    cameras, lens, points = now = _settled(samples, now)
+    system = uncertainty.linearised(samples, cameras, lens, points)
+    pull = torch.zeros_like(system.pulls[:1])
+    pull[0, -uncertainty.LENS] = 1.0
+    step = uncertainty.moved(system, pull, cameras, (1e3, *EXACT), held=False)
+    return _stepped(now, step, log_focal / float(step.lens[0]), log_focal)
+
+
+def _stepped(now: Solved, step: Moved, part: float, log_focal: float) -> Solved:
+    cameras, lens, points = now
+    back = cameras[:, :3, :3].transpose(1, 2)
+    own = part * torch.cat([back @ step.centres, back @ step.turns], 1)[..., 0]
+    scale = torch.tensor([log_focal, log_focal, 0.0, 0.0]).to(lens).exp()
+    return retract(cameras, own), lens * scale, points + part * step.points[..., 0]
+
+
+def _settled(samples: PixelSamples, at: Solved) -> Solved:
+    cameras, lens, points = at
+    found = bundle.refine_points(samples, cameras, lens, points, loss=GemanMcClure(uncertainty.KNEE))
+    return cameras, lens, found.points

@@ -226,10 +226,8 @@ def doubts(
     The solution is where the blocks pull at nothing but what is not modelled. How far it would move if that were free
     counts as far as it is more than the blocks' noise, and `UNMODELLED_SHARE` times: there is more than is listed.
     """
-    count = int(blocks.max()) + 1
-    pulls = system.pulls.new_zeros(count + 1, system.pulls.shape[1]).index_add_(0, blocks, system.pulls)
-    pulls[:count] -= pulls[:count].mean(0)
-    pulls *= (count / (count - 1)) ** 0.5
+    of_blocks = block_pulls(system, blocks)
+    pulls = torch.cat([of_blocks, torch.zeros_like(of_blocks[:1])])
     pulls[-1, -LENS] = 1 / focal_sigma if focal_sigma > 0 else 0.0
     exact = (focal_sigma, *(0.0 for _ in UNMODELLED_SIGMA))
     sampled = moved(system, pulls, world_from_cam, exact, held=held, known=known)
@@ -238,6 +236,38 @@ def doubts(
     signal = float((left_out.lens[1:, -1].square() / left_out.lens[1:, :-1].square().sum(1).clamp_min(1e-20)).mean())
     share = UNMODELLED_SHARE * max(0.0, 1 - CHANCE / max(signal, 1e-9))
     return Moved(*(torch.cat([one, share * other[..., -1:]], -1) for one, other in zip(sampled, left_out, strict=True)))
+
+
+def block_pulls(system: Linearised, blocks: Int[Tensor, "n"]) -> Float[Tensor, "b c"]:
+    """What every block pulls beyond their mean: independent draws of the pull that the noise makes."""
+    count = int(blocks.max()) + 1
+    pulls = system.pulls.new_zeros(count, system.pulls.shape[1]).index_add_(0, blocks, system.pulls)
+    return (pulls - pulls.mean(0)) * (count / (count - 1)) ** 0.5
+
+
+def focal_scatter(
+    system: Linearised,
+    blocks: Int[Tensor, "n"],
+    world_from_cam: Float[Tensor, "t 4 4"],
+    focal_sigma: float,
+    *,
+    held: bool,
+    known: Float[Tensor, "t 6"] | None = None,
+) -> float:
+    """Standard deviation of the log focal length by the noise of the blocks, with the rest of the lens as unknown."""
+    lens_sigma = (focal_sigma, *UNMODELLED_SIGMA)
+    by_blocks = moved(system, block_pulls(system, blocks), world_from_cam, lens_sigma, held=held, known=known)
+    return float(by_blocks.lens[0].norm())
+
+
+def at_held_focal(system: Linearised, found: Moved, world_from_cam: Float[Tensor, "t 4 4"]) -> Moved:
+    """The same moves without what the focal length does in them to first order; what is not modelled stays whole."""
+    pull = torch.zeros_like(system.pulls[:1])
+    pull[0, -LENS] = 1.0
+    along = moved(system, pull, world_from_cam, (1e3, *(0.0 for _ in UNMODELLED_SIGMA)), held=False)
+    share = found.lens[0] / along.lens[0]
+    share[-1] = 0
+    return Moved(*(part - share * along_part for part, along_part in zip(found, along, strict=True)))
 
 
 def gauge(world_from_cam: Float[Tensor, "t 4 4"], *, held: bool = False) -> Float[Tensor, "c 7"]:

@@ -10,21 +10,27 @@ from torch import Tensor
 from worldline.engines.uni4d import structure
 from worldline.engines.uni4d.health import FITTING
 from worldline.engines.uni4d.inputs import FROM_HERE, Inputs
+from worldline.engines.uni4d.shared_doubt import SharedDoubt
 from worldline.engines.uni4d.world import metric_source
 from worldline.scene.journal import Arrays, pack
 from worldline.solve import uncertainty
+from worldline.solve.polish import Solved, at_focal, log_depth
 from worldline.solve.terms import PixelSamples
-from worldline.solve.uncertainty import Moved
+from worldline.solve.uncertainty import Linearised, Moved
 
 UNKNOWN = 0.1
 """Sigma of cameras (share of the median depth, radians) and of log depth where hardly anything static is tracked."""
+
+
+WALK = 0.01
+"""Sigma of the log focal length from which what it does to depth is walked along."""
 
 
 def find_doubts(inputs: Inputs, bundled: Arrays, points: Arrays) -> Arrays:
     """Sigma of every camera, of the focal length, of the static points, and of the depth that regions share.
 
     Returns `centre` and `rotation_rad` (T,), `loose_rad` (what all rotations share), `focal`, `points` (N,) in units
-    of the scene, and `shared`: the standard deviation of log depth that goes together over whole regions, whatever
+    of the scene, and what `SharedDoubt` stores: the doubt of log depth that goes together over whole regions, whatever
     the pixels there say.
     """
     settings, count = inputs.config.doubting, len(inputs.video)
@@ -39,18 +45,22 @@ def find_doubts(inputs: Inputs, bundled: Arrays, points: Arrays) -> Arrays:
     blocks = uncertainty.neighbourhoods(where, cameras, settings.blocks)
     prior, own = focal_prior(inputs), inputs.focal_sigma if inputs.focal_known else 0.0
     prior *= structure.among(len(samples), inputs.config.bundling) if inputs.focal_known else 1.0
-    found = uncertainty.doubts(
-        system, blocks, cameras, prior, held=structure.one_centre(every), known=_known(inputs, frames)
-    )
-    shared = _shared(inputs, found, samples, cameras, where)
-    left_out = _shared(inputs, found.only(-1), samples, cameras, where)
+    held = structure.one_centre(every)
+    found = uncertainty.doubts(system, blocks, cameras, prior, held=held, known=_known(inputs, frames))
+    focal_sigma = uncertainty.focal_scatter(system, blocks, cameras, prior, held=held, known=_known(inputs, frames))
+    at = cameras, torch.from_numpy(bundled["intrinsics"]).double(), where
+    open_valley = not (held or _metric(inputs) or inputs.poses is not None or inputs.focal_known)
+    walked = focal_sigma if open_valley and focal_sigma > WALK else 0.0
+    shared = _shared(inputs, _depth_changes(system, found, samples, at, walked), samples, at)
+    left_out = _typical(inputs, _sure(inputs, uncertainty.depth_changes(found.only(-1), samples, cameras, where)))
     centre, rotation_rad = _camera_sigma(inputs, points, found, every, frames)
     loose = uncertainty.loose_turn(found.only(-1), cameras, scaled=not _metric(inputs))
+    focal = np.array([own, *(settings.inflation * np.array([focal_sigma, float(found.lens[0, -1])]))])
     return {
         "centre": centre, "rotation_rad": rotation_rad, "loose_rad": np.array(loose),
-        "focal": np.array(np.hypot(own, settings.inflation * float(found.lens[0].norm()))),
-        "points": _point_sigma(inputs, every.numpy(), points, shared), "shared": np.array(shared),
+        "focal": np.array(np.linalg.norm(focal)), "points": _point_sigma(inputs, bundled, points, shared),
         "outcome": pack({"tracks": len(chosen), "frames": len(frames), "unmodelled": round(left_out, 4)}),
+        **shared.stored(),
     }  # fmt: skip
 
 
@@ -115,21 +125,56 @@ def _camera_sigma(
     return np.hypot(centre, unit), turn
 
 
-def _shared(inputs: Inputs, found: Moved, samples: PixelSamples, cameras: Tensor, where: Tensor) -> float:
-    """One number for the clip: where in the image the error is large is not known, only how large it is."""
-    change = uncertainty.depth_changes(found, samples, cameras, where)
+def _depth_changes(
+    system: Linearised, found: Moved, samples: PixelSamples, at: Solved, walked: float
+) -> Float[Tensor, "m g"]:
+    """Independent changes of the log depth of the sightings.
+
+    The relief that another focal length makes is no multiple of a small change. So where the focal length is seen
+    badly, what it does is found by walking `walked` (log) to both sides of it, instead of to first order.
+    """
+    cameras, intrinsics, where = at
+    if walked == 0:
+        return uncertainty.depth_changes(found, samples, cameras, where)
+    before, focal_px = log_depth(samples, cameras, where), float(intrinsics[0])
+    ends = [at_focal(samples, cameras, intrinsics, where, focal_px * np.exp(d)) for d in (-walked, walked)]
+    apart = [log_depth(samples, end.world_from_cam, end.points) - before for end in ends]
+    rest = uncertainty.at_held_focal(system, found, cameras)
+    straight = uncertainty.depth_changes(rest, samples, cameras, where)
+    return torch.cat([straight, torch.stack(apart, 1) / 2**0.5], 1)
+
+
+def _shared(inputs: Inputs, changes: Float[Tensor, "m g"], samples: PixelSamples, at: Solved) -> SharedDoubt:
+    """What the changes do to the depth of whole regions, beyond a scale that nobody knows."""
     settings, metric = inputs.config.doubting, _metric(inputs)
-    change = change if metric else change - change.median(0).values
-    typical = float(change.norm(dim=-1).median())
-    return float(np.hypot(settings.inflation * typical, settings.scale_sigma if metric else 0.0))
+    size = torch.tensor([inputs.video.width, inputs.video.height]).to(changes)
+    sure = settings.inflation * _sure(inputs, changes)
+    found = SharedDoubt.of(sure.numpy(), (samples.uv / size).numpy(), log_depth(samples, at[0], at[2]).numpy())
+    return found.with_scale(settings.scale_sigma) if metric else found
 
 
-def _point_sigma(inputs: Inputs, world_from_cam: np.ndarray, points: Arrays, shared: float) -> Float[np.ndarray, "n"]:
+def _sure(inputs: Inputs, changes: Float[Tensor, "m g"]) -> Float[Tensor, "m g"]:
+    """Changes that matter: without the scale that they share, unless something gives it."""
+    return changes if _metric(inputs) else changes - changes.median(0).values
+
+
+def _typical(inputs: Inputs, changes: Float[Tensor, "m g"]) -> float:
+    settings = inputs.config.doubting
+    typical = settings.inflation * float(changes.norm(dim=-1).median())
+    return float(np.hypot(typical, settings.scale_sigma if _metric(inputs) else 0.0))
+
+
+def _point_sigma(inputs: Inputs, bundled: Arrays, points: Arrays, shared: SharedDoubt) -> Float[np.ndarray, "n"]:
     """Of every static point in units of the scene: its own parallax, and what it shares with the points around it."""
     settings, seen = inputs.config.doubting, inputs.evidence.static[:, points["columns"]]
     own = points["sigma"] * np.sqrt(np.maximum(seen.sum(0) / settings.independent, 1))
-    away = np.linalg.norm(points["points"] - world_from_cam[seen.argmax(0), :3, 3], axis=-1)
-    return (away * np.sqrt(own**2 + shared**2 + settings.depth_floor**2)).astype(np.float32)
+    first = seen.argmax(0)
+    cameras = bundled["world_from_cam"][first]
+    apart = points["points"] - cameras[:, :3, 3]
+    away = np.linalg.norm(apart, axis=-1)
+    place = inputs.seen_uv[first, points["columns"]] / np.array([inputs.video.width, inputs.video.height])
+    together = shared.at(place, np.log(np.maximum((apart * cameras[:, :3, 2]).sum(-1), 1e-6)))
+    return (away * np.sqrt(own**2 + together**2 + settings.depth_floor**2)).astype(np.float32)
 
 
 def _metric(inputs: Inputs) -> bool:
@@ -150,5 +195,5 @@ def _unknown(inputs: Inputs, points: Arrays) -> Arrays:
     return {
         "centre": np.full(count, UNKNOWN * depth), "rotation_rad": np.full(count, UNKNOWN), "loose_rad": np.array(0.0),
         "focal": np.array(focal_prior(inputs)), "points": np.full(len(points["points"]), UNKNOWN * depth, np.float32),
-        "shared": np.array(UNKNOWN), "outcome": pack({"tracks": 0}),
+        "outcome": pack({"tracks": 0}), **SharedDoubt.equal(UNKNOWN).stored(),
     }  # fmt: skip

@@ -15,6 +15,7 @@ from worldline.engines.uni4d import evidence
 from worldline.engines.uni4d import ratios as spreading
 from worldline.engines.uni4d.inputs import Inputs
 from worldline.engines.uni4d.ratios import ControlPoints
+from worldline.engines.uni4d.shared_doubt import SharedDoubt
 from worldline.scene.journal import Arrays
 
 LEAST_SIGMA = 0.005
@@ -35,7 +36,7 @@ def fuse(inputs: Inputs, bundled: Arrays, ratios: Arrays, moved: Arrays, doubts:
     scale = torch.from_numpy(bundled["log_depth_scale"]).float()[:, :, None]
     factor = torch.lerp(scale, value, trust).exp()
     coarse = torch.stack([factor, (spread**2 + LEAST_SIGMA**2).sqrt(), trust], 1)
-    shared = torch.tensor(float(doubts["shared"]))
+    shared = SharedDoubt.read(doubts).over(height, width)
     for t in range(len(video)):
         ids = _nearest(masks.ids[t], height, width)
         cue, claimed = _resize(depth.depth_z[t], height, width), _resize(depth.sigma[t], height, width)
@@ -47,7 +48,7 @@ def fuse(inputs: Inputs, bundled: Arrays, ratios: Arrays, moved: Arrays, doubts:
         depth_z = (cue * ratio).numpy()
         own = claimed + static * trusted * (torch.minimum(improved, claimed) - claimed)
         yield {
-            "depth_z": depth_z, "sigma": torch.hypot(own, shared).numpy(),
+            "depth_z": depth_z, "sigma": np.hypot(own.numpy(), shared.sigma(depth_z)),
             "valid": np.isfinite(depth_z) & (depth_z > 0), "moving": np.minimum(ids, 255).astype(np.uint8),
         }  # fmt: skip
 
