@@ -78,10 +78,10 @@ class Doubting:
     blocks: int = 32
     focal_sigma: float = 0.2
     inflation: float = 1.0
-    independent: float = 3.0
+    independent: float = 2.0
     centre_floor: float = 1e-5
     rotation_floor_rad: float = 2e-4
-    depth_floor: float = 0.005
+    depth_floor: float = 0.003
     scale_sigma: float = 0.01
     lone: int = 12
 
