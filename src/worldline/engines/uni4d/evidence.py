@@ -50,7 +50,7 @@ def collect(tracks: PixelTracks, masks: MovingMasks, width: int, height: int, la
     frame, track = np.nonzero(ok)
     where = (frame, rows[ok], columns[ok])
     ids = masks.ids[where]
-    zone = _zones(masks.ids, labelling)[where]
+    zone = zones(masks.ids, labelling)[where]
     count = tracks.visible.shape[1]
     per_zone = [np.bincount(track[zone == z], minlength=count) for z in (STATIC, MOVING)]
     sure = per_zone[STATIC] + per_zone[MOVING]
@@ -78,7 +78,7 @@ def _lookup(
     return rows, columns, ok
 
 
-def _zones(ids: Int[np.ndarray, "t h w"], labelling: Labelling) -> np.ndarray:
+def zones(ids: Int[np.ndarray, "t h w"], labelling: Labelling) -> np.ndarray:
     """0 static, 1 moving, 2 too close to a mask border to tell."""
 
     def kernel(margin: float) -> np.ndarray:

@@ -44,7 +44,7 @@ def fuse(inputs: Inputs, bundled: Arrays, ratios: Arrays, moved: Arrays, doubts:
         for group in set(np.bincount(ids.ravel()).nonzero()[0].tolist()) & set(objects):
             own = spreading.enlarge(objects[group][t].exp()[None], height, width)[0]
             ratio = torch.where(torch.from_numpy(ids == group), ratio * own, ratio)
-        static = torch.from_numpy(ids == 0)
+        static = torch.from_numpy(evidence.zones(ids[None], inputs.config.labelling)[0] == evidence.STATIC)
         depth_z = (cue * ratio).numpy()
         own = claimed + static * trusted * (torch.minimum(improved, claimed) - claimed)
         yield {
