@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from worldline.cues import following, optical_flow, reappearance, seeds
+from worldline.cues import following, optical_flow, seeds
 from worldline.cues.following import Row, Seeds, follow
 from worldline.cues.optical_flow import DenseFlow, dense_flow
 from worldline.cues.picture_area import picture_area
@@ -37,21 +37,20 @@ class Config:
     support: int = 800
     """Cells of a grid whose tracks carry chosen points (`track_points`) over gaps."""
     flow: optical_flow.Config = field(default_factory=optical_flow.Config)
-    longer_steps: tuple[int, ...] = (6, 12)
-    """Distances in time over which flow is also computed, as other ways to the same frame; they double the share of
-    points that are found again after an occlusion."""
+    longer_steps: tuple[int, ...] = ()
+    """Distances in time over which flow is also computed, as other ways to the same frame: they cost time, and find
+    twice as many points again after an occlusion."""
     longer_flow: optical_flow.Config = field(default_factory=optical_flow.longer)
 
     @classmethod
     def fast(cls) -> Config:
-        """Flow at half resolution, between neighbouring frames only, half as many tracks."""
-        return cls(seeding=seeds.Config(live=1200), most=7000, flow=optical_flow.fast(), longer_steps=())
+        """Flow at half resolution, half as many tracks."""
+        return cls(seeding=seeds.Config(live=1200), most=7000, flow=optical_flow.fast())
 
     @classmethod
     def best(cls) -> Config:
-        """Twice as many tracks, looked for more often, over more steps in time, and hidden for longer."""
-        patient = following.Config(reappearance=reappearance.Config(frames=20))
-        return cls(seeding=seeds.Config(live=5000, every=5), most=30000, following=patient, longer_steps=(4, 8, 16))
+        """Twice as many tracks, looked for more often, and flow over several step sizes."""
+        return cls(seeding=seeds.Config(live=5000, every=5), most=30000, longer_steps=(6, 12))
 
 
 @dataclass(frozen=True)
