@@ -241,9 +241,9 @@ class _Problem:
         direction = (points - s.centres_world[:, None]) / z
         rigid = _Rigid.at(points, direction, self.edges, self.both, self.rest, w)
         smooth = _Smooth.at(points, direction, self.smooth_on, w)
-        # the cue's error is shared along a track, so the cue itself bounds what averaging can gain
+        # the error of the cue is that of the whole object in all frames: nothing is gained by averaging it
         own = (depth_weight / z**2 + 0.1 * (rigid.diagonal + smooth.diagonal)).clamp_min(1e-12).rsqrt()
-        return torch.maximum(own, 0.5 * s.sigma * z)
+        return torch.maximum(own, s.sigma * z)
 
 
 @dataclass(frozen=True, eq=False)
