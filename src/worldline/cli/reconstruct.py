@@ -52,7 +52,7 @@ def run(
         max_frames: use at most this many frames
         max_side: shrink frames whose longer side is larger
         fast: less accurate, in about half the time
-        best: more accurate, in about three times the time
+        best: more tracks, found again behind what covered them, in more time
         overwrite: replace what is in the output folder
         keep_stages: keep the intermediate arrays
         as_json: print the record of the run as JSON, and nothing else, on stdout
