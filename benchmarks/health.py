@@ -324,14 +324,14 @@ def auc(score: np.ndarray, good: np.ndarray) -> float:
 
 
 def fitted(judged: list[Judged]) -> str:
-    """Weights of the symptoms by maximum likelihood; none is below `LEAST_WEIGHT`."""
+    """Weights of the symptoms of highest posterior probability, each before 1 +- 0.7; none is below `LEAST_WEIGHT`."""
     names = list(health.WEIGHTS)
     x = np.concatenate([np.stack([j.scene.health[n] for n in names], 1) for j in judged]).astype(float)
     good = np.concatenate([j.good for j in judged])
 
     def cost(p: np.ndarray) -> float:
         odds = p[0] - x @ p[1:]
-        return float(np.logaddexp(0, np.where(good, -odds, odds)).sum() + 0.05 * (p[1:] ** 2).sum())
+        return float(np.logaddexp(0, np.where(good, -odds, odds)).sum() + ((p[1:] - 1) ** 2).sum())
 
     start = np.array([3.0, *(1.0 for _ in names)])
     bounds = [(0, 6), *((health.LEAST_WEIGHT, 12) for _ in names)]

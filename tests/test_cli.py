@@ -358,3 +358,23 @@ def test_a_reader_that_has_seen_enough_is_no_bug():
     done = subprocess.run([sys.executable, "-c", code], stdout=write_end, stderr=subprocess.PIPE, text=True)
     os.close(write_end)
     assert done.returncode == 0 and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["reconstruct"], "INPUT is missing"),
+        (["compare"], "A and B are missing"),
+        (["reconstruct", "clip", "--focal", "abc"], "--focal cannot be 'abc'"),
+        (["reconstruct", "clip", "--every", "x"], "--every cannot be 'x'"),
+        (["reconstruct", "clip", "--focl", "300"], "perhaps --focal was meant"),
+        (["reconstruct", "clip", "other"], "other is not understood"),
+        (["reconstruct", "clip", "--focal"], "missing value for argument '--focal'"),
+    ],
+)
+def test_options_that_cannot_be_understood_are_one_sentence(words, sentence, capsys):
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert not said.out and said.err.count("\n") == 1
+    assert said.err.startswith("worldline: ") and sentence in said.err
+    assert said.err.endswith(f"; see worldline {words[0]} --help.\n")

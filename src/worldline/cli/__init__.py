@@ -50,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_verb(verb: str, args: list[str]) -> int:
     if verb not in VERBS:
         return _fail(f"there is no verb {verb!r}; choose one of {', '.join(VERBS)}.")
-    import tyro
-
     settle_threads(os.environ)
     keep_freed_memory()
-    run = import_module(f"worldline.cli.{verb}").run
-    tyro.cli(run, prog=f"worldline {verb}", args=args, config=(tyro.conf.FlagCreatePairsOff,))
+    from worldline.cli.options import understood
+
+    work = understood(import_module(f"worldline.cli.{verb}").run, verb, args)
+    work()
     sys.stdout.flush()
     return 0
 

@@ -35,6 +35,9 @@ BETTER_FIT = 0.95
 LEAST_SPREAD = 0.01
 """Scatter of depth around the structure, relative, that says nothing."""
 
+UNEVEN, FAR_OFF = 3.0, 0.3
+"""Times the usual scatter from which a depth image is off; log depth from which it does not matter how much more."""
+
 HOLES = 0.33
 """Share of the usual number of values below which a depth image has holes."""
 
@@ -145,9 +148,9 @@ def about_depth(
     ratio = torch.where(use, z.clamp_min(1e-9).log() - depth.log_depth, torch.nan)
     enough = use.sum(1) >= 20
     offset = torch.where(enough, ratio.nanmedian(1).values, torch.nan)
-    spread = torch.where(enough, (ratio - offset[:, None]).abs().nanmedian(1).values, torch.nan)
+    spread = torch.where(enough, (ratio - offset[:, None]).abs().clamp_max(FAR_OFF).nanmean(1), torch.nan)
     limit = OFF_SIGMAS * max(float(np.hypot(depth.scale_sigma, 0.02)), 1.4826 * float(offset.abs().nanmedian()))
-    uneven = OFF_SIGMAS * max(LEAST_SPREAD, float(spread.nanmedian()))
+    uneven = UNEVEN * max(LEAST_SPREAD, float(spread.nanmedian()))
     bad = torch.nonzero((offset.abs() > limit) | (spread > uneven))[:, 0].tolist()
     notes: tuple[str, ...] = ()
     if bad:
@@ -184,6 +187,9 @@ def about_lengths(lengths: KnownLengths, scale: LengthScale, other: str = "") ->
         )
     mean = 0.0 if other else scale.log_scale
     off = np.abs(scale.each - mean) / scale.each_sigma
+    placed = np.flatnonzero(np.isfinite(scale.each))
+    if not other and len(placed) == 2:
+        return (*notes, *_about_two(lengths, scale, *placed.tolist()))
     for k in np.flatnonzero(off > LENGTH_OFF):
         seen = lengths.length_m[k] * np.exp(mean - scale.each[k])
         notes.append(
@@ -191,6 +197,19 @@ def about_lengths(lengths: KnownLengths, scale: LengthScale, other: str = "") ->
             f"{other or 'the other lengths'}; check its end points and its value."
         )
     return tuple(notes)
+
+
+def _about_two(lengths: KnownLengths, scale: LengthScale, a: int, b: int) -> tuple[str, ...]:
+    """Two lengths that contradict each other: none of them is the odd one."""
+    off = scale.each[a] - scale.each[b]
+    if abs(off) < LENGTH_OFF * np.hypot(scale.each_sigma[a], scale.each_sigma[b]):
+        return ()
+    seen = lengths.length_m[b] * np.exp(off)
+    first, second = (f"{lengths.length_m[k]:g} m in frame {int(lengths.frame[k])}" for k in (a, b))
+    return (
+        f"{_LENGTH} {first} and that of {second} contradict each other, for by the first the second measures "
+        f"{seen:.3g} m; check the end points and values of both, or give a third.",
+    )
 
 
 def but_lengths(notes: tuple[str, ...]) -> tuple[str, ...]:

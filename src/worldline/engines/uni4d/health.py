@@ -20,15 +20,15 @@ from worldline.scene.journal import Arrays, unpack
 FITTING = 1.8
 """Robust whitened reprojection error (1 expected, 2.8 at most) up to which a static track counts as fitting."""
 
-BASE = 4.0
+BASE = 4.6
 """Log odds that a frame without any symptom is good."""
 
 LEAST_WEIGHT = 0.3
 """What a symptom takes from the log odds at least: none makes a frame better."""
 
 WEIGHTS = {
-    "repeat": 1.0, "clipped": 1.0, "unlike": 1.0, "blurred": 1.0, "noisy": 1.0, "pose": 1.0, "measured": 1.0,
-    "mask": 1.0, "few": 1.0, "lost": 1.0, "stray": 1.0, "jump": 1.0, "depth": 1.0, "vague": 1.0, "camera": 1.0,
+    "repeat": 2.0, "clipped": 0.7, "unlike": 1.0, "blurred": 0.3, "noisy": 0.7, "pose": 0.7, "measured": 1.5,
+    "mask": 1.4, "few": 0.9, "lost": 0.3, "stray": 1.1, "jump": 1.2, "depth": 0.9, "vague": 1.1, "camera": 1.0,
 }  # fmt: skip
 """What each symptom takes from the log odds, per unit."""
 
@@ -39,16 +39,17 @@ NAMED = {
     "noisy": (0.7, "a picture much noisier than those around"),
     "repeat": (0.5, "the picture of the frame before"),
     "stray": (0.12, "tracks that slide against those of other frames"),
-    "pose": (0.7, "a given pose that does not fit the images"),
     "measured": (2.2, "a depth map of another scale than the others"),
     "mask": (0.4, "a mask of what moves that does not fit those around"),
     "few": (0.7, "few static tracks to tell the camera from"),
     "lost": (1.2, "far fewer tracks than those around"),
-    "jump": (2.0, "a camera that jumps"),
     "depth": (0.7, "depth that does not fit the tracks"),
     "vague": (0.7, "far less certain depth than those around"),
 }
-"""From how strong a symptom on a frame is named, and what it has; the first that applies."""
+"""From how strong a symptom on a frame is named, and what it has; the first that applies.
+
+A pose that was given wrongly is named where it is compared with the images (`contradictions`).
+"""
 
 MOST = 0.6
 """Share of all frames from which they are not named one by one."""
