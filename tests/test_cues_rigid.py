@@ -13,6 +13,7 @@ from worldline.cues.edge_aware import BilateralGrid, guided
 from worldline.cues.identities import IdentitySettings, identities
 from worldline.cues.motion_evidence import EvidenceSettings, frame_evidence
 from worldline.cues.moving import rigid
+from worldline.cues.optical_flow import dense_flow
 from worldline.cues.parallax import FlowChain, Sightings, grip, static_hypothesis
 from worldline.cues.rigid_scene import rigid_scene
 from worldline.cues.static_places import sweep_of
@@ -20,6 +21,7 @@ from worldline.cues.surface_memory import MemorySettings, remembered
 from worldline.geometry.camera import distort
 from worldline.scene.journal import Journal
 from worldline.scene.observations import CameraMotion, CameraPrior, MovingMasks, Observations, Source
+from worldline.scene.video import Video
 from worldline.solve.structure import RigidStructure
 
 
@@ -243,6 +245,59 @@ def test_a_sweep_leads_every_pixel_to_where_the_static_point_is_in_the_other_fra
         true = k @ (other_from_cam[:3, :3] @ points_cam + other_from_cam[:3, 3:])
         found = (far + q * near) @ px
         assert np.allclose(2 * found[..., :2, 0] / found[..., 2:, 0] + 1, true[..., :2, 0] / true[..., 2:, 0])
+
+
+def texture_of(random: np.random.Generator, height: int, width: int) -> np.ndarray:
+    noise = cv2.GaussianBlur(random.normal(0, 1, (height, width, 3)).astype(np.float32), (0, 0), 1.5)
+    return np.clip(128 + 84 * noise, 0, 255).astype(np.float32)
+
+
+def masks_of(frames: list[np.ndarray]) -> np.ndarray:
+    """Where something moves in frames of a camera that stands, with noise; flow as it is found in them."""
+    random = np.random.default_rng(1)
+    images = np.stack([np.clip(f + random.normal(0, 1.2, f.shape), 0, 255).astype(np.uint8) for f in frames])
+    video = Video(images, np.arange(len(images)) / 24, name="floor")
+    config = rigid.Config(evidence=EvidenceSettings(offsets=(1, 4)))
+    height, width = images.shape[1:3]
+    chain = FlowChain.of(dense_flow(video, Journal("floor")), height, width)
+    work = rigid._Work(video, chain, images, {}, config)
+    scene = standing_scene(len(images), (200.0, 200.0, width / 2, height / 2))
+    return rigid.link(work, rigid.segment(work, rigid.gather(work, scene, None))) > 0
+
+
+def shadowed(image: np.ndarray, centre: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """An image with a soft shadow, and where it is more than half."""
+    shade = np.zeros(image.shape[:2], dtype=np.float32)
+    cv2.ellipse(shade, centre, (24, 9), 0, 0, 360, 1.0, -1)
+    shade = cv2.GaussianBlur(shade, (0, 0), 2.0)
+    return image * (1 - 0.45 * shade[..., None]), shade > 0.5
+
+
+def test_a_shadow_that_travels_over_a_textured_floor_is_not_masked_and_its_caster_is() -> None:
+    random = np.random.default_rng(0)
+    floor, box = texture_of(random, 112, 160), texture_of(random, 32, 20) * np.float32([1.0, 0.6, 0.5])
+    frames, boxes, shadows = [], np.zeros((10, 112, 160), bool), np.zeros((10, 112, 160), bool)
+    for t in range(10):
+        image, shadows[t] = shadowed(floor, (66 + 4 * t, 64))
+        image[34:66, 24 + 4 * t : 44 + 4 * t], boxes[t, 34:66, 24 + 4 * t : 44 + 4 * t] = box, True
+        frames.append(image)
+    found = masks_of(frames)
+    assert found[boxes].mean() > 0.9
+    assert found[shadows & ~boxes].mean() < 0.2
+    assert found[~shadows & ~boxes].mean() < 0.02
+
+
+def test_leaves_that_sway_on_the_spot_stay_with_the_scene() -> None:
+    leaves = texture_of(np.random.default_rng(0), 112, 160)
+    v, u = np.mgrid[:112, :160].astype(np.float32)
+    there = np.exp(-(((u - 100) / 30) ** 4) - ((v - 50) / 28) ** 4).astype(np.float32)
+    phase = 2 * np.pi * np.arange(12) / 7
+    frames = [
+        cv2.remap(leaves, u + 1.5 * there * np.sin(a + u / 9), v + 1.5 * there * np.cos(1.3 * a + v / 7), 1)
+        for a in phase.astype(np.float32)
+    ]
+    found = masks_of(frames)
+    assert found[:, there > 0.5].mean() < 0.2 and found[:, there < 0.1].mean() < 0.01
 
 
 def standing_scene(frames: int, intrinsics: tuple[float, ...]) -> RigidStructure:

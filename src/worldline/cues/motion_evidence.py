@@ -91,8 +91,8 @@ def frame_evidence(
     limit = max(settings.threshold, settings.medians * _usual(_least([way.misfit for way in ways])))
     odds = np.nan_to_num(_least([_odds(way, limit, texture(luma[frame]), settings) for way in ways]))
     if (odds > 0).any():
-        contrast = _of_any_place(chain, scene, luma, frame, seen, limits, settings)
-        odds = np.where(odds > 0, _confirmed(odds, contrast, settings), odds)
+        lead = _of_any_place(chain, scene, luma, frame, seen, limits, settings) + settings.least_contrast
+        odds = np.where(odds > 0, _confirmed(odds, lead, settings), odds)
     return odds.astype(np.float32)
 
 
@@ -132,7 +132,10 @@ def _of_any_place(
     limits: Limits,
     settings: EvidenceSettings,
 ) -> Float[np.ndarray, "*h w"]:
-    """Contrast of the best of all static places; infinite where there is but one, or its line is bent by the lens."""
+    """Contrast of the best of all static places; infinite where there is but one, or its line is bent by the lens.
+
+    The best of many looks good by chance too, so it has to look better than where flow leads to count.
+    """
     farthest, nearest = limits
     if isinstance(farthest, np.ndarray) or isinstance(nearest, np.ndarray) or nearest == farthest or scene.distortion:
         return np.array(np.inf, dtype=np.float32)
