@@ -255,7 +255,8 @@ def forward_by_hand() -> tuple[TrackSamples, Cameras, Focal]:
 
 def test_straight_ahead_a_zoom_and_another_depth_make_the_same_images():
     samples, fixed, focal = forward_by_hand()
-    found = zoom_rival.as_if_zoomed(samples, torch.arange(6), fixed, 0.1, focal, FEW)
+    start = zoom.Lensed(fixed, torch.zeros(6, dtype=torch.float64))
+    found = zoom_rival.as_if_zoomed(samples, torch.arange(6), start, 0.1, focal, FEW)
     assert float(found.log_zoom[-1]) == pytest.approx(0.1)
     assert float(found.residual_px(samples).max()) < 0.05
     assert zoom_rival.sigmas(samples, torch.arange(6), found, focal, FEW).zoom > 0.1

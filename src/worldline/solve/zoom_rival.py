@@ -25,7 +25,7 @@ from worldline.solve.structure_settings import StructureSettings
 from worldline.solve.terms import PixelSamples
 from worldline.solve.track_cameras import Cameras, static_points, with_frame
 from worldline.solve.track_samples import TrackSamples, log_misfit
-from worldline.solve.zoom import WORTH, Lensed, adjusted, covariance, improbability, measured, noticeable
+from worldline.solve.zoom import WORTH, Lensed, adjusted, between_keys, covariance, improbability, measured, noticeable
 
 AMOUNTS = (-0.7, -0.35, 0.35, 0.7)
 """Changes of the log focal length from which the search starts."""
@@ -36,10 +36,10 @@ JUMPS = (0.0, -0.12, 0.12, -0.3, 0.3)
 SHARP = 0.01
 """Standard deviation of the zoom below which an explanation has no family."""
 
-FINALISTS = 3
+FINALISTS = 2
 """Explanations that are adjusted to the end."""
 
-RARE = 3.0
+RARE = 2.0
 """Log of the odds against a lens that zooms, before anything is seen."""
 
 UNKNOWNS = 3
@@ -63,15 +63,14 @@ def rival(
         return None
     if doubt < SHARP and bool(first.cameras.solved.all()):
         return adjusted(few, frames, first, focal, s, rounds=3) if noticeable(first.log_zoom) else first
-    family = [as_if_zoomed(few, frames, fixed, amount, focal, s) for amount in AMOUNTS]
-    family += [_part(few, frames, start, half, focal, s) for half in torch.arange(len(frames)).chunk(2)]
-    tried = [first, *(_settled(few, frames, x, focal, s, steps=8, rounds=2) for x in family if x is not None)]
-
-    def rank(found: Lensed) -> tuple[int, float]:
-        return -int(found.cameras.solved.sum()), _improbability(few, frames, found, focal, s)
-
-    last = [_settled(few, frames, x, focal, s, steps=25, rounds=2) for x in sorted(tried, key=rank)[:FINALISTS]]
-    return min(last, key=rank)
+    parts = [_part(few, frames, start, half, focal, s) for half in torch.arange(len(frames)).chunk(2)]
+    family = [as_if_zoomed(few, frames, start, amount, focal, s) for amount in AMOUNTS]
+    best = _best(few, frames, [first], [*family, *parts], focal, s)
+    if not noticeable(best.log_zoom):
+        return best
+    amount = _mirroring(few, best, s)
+    other = None if amount is None else as_if_zoomed(few, frames, best, amount, focal, s)
+    return _best(few, frames, [best], [other], focal, s)
 
 
 def believed(
@@ -151,30 +150,57 @@ def sigmas(few: TrackSamples, frames: Int[Tensor, "k"], found: Lensed, focal: Fo
 
 
 def as_if_zoomed(
-    few: TrackSamples, frames: Int[Tensor, "k"], fixed: Cameras, amount: float, focal: Focal, s: StructureSettings
+    few: TrackSamples, frames: Int[Tensor, "k"], start: Lensed, amount: float, focal: Focal, s: StructureSettings
 ) -> Lensed | None:
-    """The member of the family of a solution with a fixed lens in which it zooms evenly by this log factor.
+    """The member of the family of an explanation in which the lens zooms by this log factor more, along with the way.
 
     None where half of the points would be behind the camera.
     """
-    solved = torch.nonzero(fixed.solved)[:, 0]
-    cameras = se3.inverse(fixed.world_from_cam[solved[0]]) @ fixed.world_from_cam
-    points, good = static_points(few, fixed._replace(world_from_cam=cameras), s)
-    way, good = float(cameras[solved[-1], 2, 3]), good & (points[:, 2] > 0)
-    if way == 0 or not bool(good.any()):
+    ideal, state = start.ideal(few), start.cameras
+    solved = torch.nonzero(state.solved)[:, 0]
+    cameras = se3.inverse(state.world_from_cam[solved[0]]) @ state.world_from_cam
+    points, good = static_points(ideal, state._replace(world_from_cam=cameras), s)
+    ways, good = cameras[solved, 2, 3], good & (points[:, 2] > 0)
+    if float(ways[-1]) == 0 or not bool(good.any()):
         return None
-    inverse = 1 / points[:, 2].clamp_min(1e-6) + (np.exp(-amount) - 1) / way
+    more = (np.exp(-amount) - 1) / float(ways[-1])
+    inverse, shrunk = 1 / points[:, 2].clamp_min(1e-6) + more, 1 + more * ways
     ahead = float((inverse[good] > 0).double().mean())
-    if min(ahead, 1 - ahead) > 0.15:
+    if min(ahead, 1 - ahead) > 0.15 or bool((shrunk <= 0).any()):
         return None
     inverse = inverse if ahead > 0.5 else -inverse
     inverse = inverse.clamp_min(float(inverse[good & (inverse > 0)].quantile(0.1)))
-    intrinsics = focal.at(float(focal.intrinsics[0] * np.exp(-amount / 2)))
-    xy = points[:, :2] / points[:, 2:].clamp_min(1e-6) * (fixed.intrinsics[0] / intrinsics[0])
+    log_zoom = start.log_zoom - between_keys(shrunk.log(), solved, len(frames))
+    intrinsics = focal.at(float(focal.intrinsics[0] * (-log_zoom[-1] / 2).exp()))
+    xy = points[:, :2] / points[:, 2:].clamp_min(1e-6) * (state.intrinsics[0] / intrinsics[0])
     warped = torch.cat([xy, torch.ones_like(xy[:, :1])], 1) / inverse[:, None]
-    share = (frames - frames[0]) / (frames[-1] - frames[0])
-    guess = Lensed(fixed._replace(intrinsics=intrinsics), amount * share.double())
+    guess = Lensed(state._replace(intrinsics=intrinsics), log_zoom)
     return _among(guess.ideal(few), warped, good, guess, s)
+
+
+def _mirroring(few: TrackSamples, start: Lensed, s: StructureSettings) -> float | None:
+    """The change of the log focal length under which near and far are exchanged; None where there is none."""
+    solved = torch.nonzero(start.cameras.solved)[:, 0]
+    points, good = static_points(start.ideal(few), start.cameras, s)
+    first, last = (start.cameras.world_from_cam[solved[k]] for k in (0, -1))
+    depth_z = se3.apply(se3.inverse(first), points)[:, 2][good]
+    way = (first[:3, :3].T @ (last - first)[:3, 3])[2]
+    shrunk = 1 - 2 * float(way / depth_z[depth_z > 0].median())
+    return -float(np.log(shrunk)) if shrunk > 0 else None
+
+
+def _best(
+    few: TrackSamples, frames: Tensor, found: list[Lensed], starts: list[Lensed | None], focal: Focal,
+    s: StructureSettings,
+) -> Lensed:  # fmt: skip
+    """The most probable of what was found and of what the starts lead to: all for a few steps, the best to the end."""
+
+    def rank(x: Lensed) -> tuple[int, float]:
+        return -int(x.cameras.solved.sum()), _improbability(few, frames, x, focal, s)
+
+    tried = [*found, *(_settled(few, frames, x, focal, s, steps=8, rounds=2) for x in starts if x is not None)]
+    last = [_settled(few, frames, x, focal, s, steps=25, rounds=2) for x in sorted(tried, key=rank)[:FINALISTS]]
+    return min(last, key=rank)
 
 
 def _among(
