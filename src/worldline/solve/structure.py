@@ -129,7 +129,7 @@ def rigid_structure(
         return _judged(everything, _standing(len(tracks.uv), focal), "static", s)
     keys = keyframes(samples, s.frames_per_key)
     turning = _turning(samples, keys, focal, size, s)
-    general = _general(samples, keys, focal, s)
+    general = _general(samples, keys, focal, turning.log_zoom, s)
     if general is None or not _explains(samples.frames(keys), keys, turning, general.lensed, size, s):
         return _judged(turning.ideal(everything), turning.cameras, "turning", s, turning.log_zoom)
     lensed = general.lensed
@@ -233,8 +233,13 @@ class _General(NamedTuple):
     zoom_sigma: float
 
 
-def _general(samples: TrackSamples, keys: Tensor, focal: Focal, s: StructureSettings) -> _General | None:
-    """The camera that moves, with a fixed lens, or one that zooms where the tracks speak for it."""
+def _general(
+    samples: TrackSamples, keys: Tensor, focal: Focal, log_zoom: Float[Tensor, "t"], s: StructureSettings
+) -> _General | None:
+    """The camera that moves, with a fixed lens, or one that zooms where the tracks speak for it.
+
+    `log_zoom` is that of the camera that only turns, from which the search may start as well.
+    """
     found = moving_camera(samples, keys, focal, s, median_depth=MEDIAN_DEPTH)
     if found is None:
         return None
@@ -245,7 +250,12 @@ def _general(samples: TrackSamples, keys: Tensor, focal: Focal, s: StructureSett
     few = few.tracks(torch.nonzero((few.weight > 0).sum(0) > 1)[:, 0])
     thin = few.tracks(torch.arange(0, few.uv.shape[1], max(1, few.uv.shape[1] // ZOOM_TRACKS)))
     own = found._replace(world_from_cam=found.world_from_cam[keys], solved=found.solved[keys])
-    zooming = zoom_rival.rival(thin, keys, own, focal, s)
+    guess = None
+    if zoom.noticeable(log_zoom):
+        ideal = zoom.at_fixed_focal(thin, log_zoom[keys].exp(), focal.intrinsics)
+        grown = moving_camera(ideal, torch.arange(len(keys)), focal, s, median_depth=MEDIAN_DEPTH)
+        guess = None if grown is None else Lensed(grown, log_zoom[keys])
+    zooming = zoom_rival.rival(thin, keys, own, focal, s, guess=guess)
     if zooming is None:
         return _General(fixed, 0.0)
     sigma = zoom_rival.sigmas(thin, keys, zooming, focal, s)

@@ -33,7 +33,7 @@ STEP_SIGMA = 0.01
 AMOUNT_SIGMA = 0.5
 """Change of the log focal length over a whole clip that is usual for a lens that zooms."""
 
-BEND_SIGMA = 2.0
+BEND_SIGMA = 4.0
 """By how much the speed of a zoom changes over a clip, in log focal length per clip."""
 
 NOTICEABLE = 0.08

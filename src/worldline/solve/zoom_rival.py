@@ -36,8 +36,11 @@ JUMPS = (0.0, -0.12, 0.12, -0.3, 0.3)
 SHARP = 0.01
 """Standard deviation of the zoom below which an explanation has no family."""
 
-FINALISTS = 2
+FINALISTS = 3
 """Explanations that are adjusted to the end."""
+
+GROUND_WORTH = 0.1
+"""What it is worth between zooms, in log squared residuals, that the bottom of the image is nearer."""
 
 RARE = 2.0
 """Log of the odds against a lens that zooms, before anything is seen."""
@@ -50,22 +53,23 @@ PRICE = 2 * RARE + UNKNOWNS * float(np.log(WORTH))
 
 
 def rival(
-    few: TrackSamples, frames: Int[Tensor, "k"], fixed: Cameras, focal: Focal, s: StructureSettings
-) -> Lensed | None:
+    few: TrackSamples, frames: Int[Tensor, "k"], fixed: Cameras, focal: Focal, s: StructureSettings, *,
+    guess: Lensed | None = None,
+) -> Lensed | None:  # fmt: skip
     """The best explanation of the samples by a lens that zooms, found from the cameras under a fixed lens.
 
-    None where too little is seen. `few` are the samples in the `frames` of a clip.
+    None where too little is seen. `few` are the samples in the `frames` of a clip, `guess` is one more start.
     """
     start = Lensed(fixed, torch.zeros(len(frames), dtype=torch.float64))
     first = _settled(few, frames, start, focal, s, steps=15, rounds=3)
     doubt = sigmas(few, frames, first, focal, s).zoom
     if not np.isfinite(doubt):
         return None
-    if doubt < SHARP and bool(first.cameras.solved.all()):
+    if guess is None and doubt < SHARP and bool(first.cameras.solved.all()):
         return adjusted(few, frames, first, focal, s, rounds=3) if noticeable(first.log_zoom) else first
     parts = [_part(few, frames, start, half, focal, s) for half in torch.arange(len(frames)).chunk(2)]
     family = [as_if_zoomed(few, frames, start, amount, focal, s) for amount in AMOUNTS]
-    best = _best(few, frames, [first], [*family, *parts], focal, s)
+    best = _best(few, frames, [first], [*family, *parts, guess], focal, s)
     if not noticeable(best.log_zoom):
         return best
     amount = _mirroring(few, best, s)
@@ -283,7 +287,7 @@ def _improbability(
     """Minus twice the log probability of an explanation; one in which the upper part of the image is nearer pays."""
     solved = found.cameras.solved
     lens = improbability(found.log_focal(focal)[solved], frames[solved], focal)
-    return _misfit(few, found) + lens - WORTH * s.ground_worth * min(0.0, _nearer_below(few, found, s))
+    return _misfit(few, found) + lens - WORTH * GROUND_WORTH * _nearer_below(few, found, s)
 
 
 def _nearer_below(few: TrackSamples, found: Lensed, s: StructureSettings) -> float:
