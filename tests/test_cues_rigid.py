@@ -11,7 +11,7 @@ from worldline import synthetic
 from worldline.cues.camera import selfcal
 from worldline.cues.edge_aware import BilateralGrid, guided
 from worldline.cues.identities import IdentitySettings, identities
-from worldline.cues.motion_evidence import EvidenceSettings, frame_evidence
+from worldline.cues.motion_evidence import EvidenceSettings, frame_evidence, paced
 from worldline.cues.moving import rigid
 from worldline.cues.optical_flow import dense_flow
 from worldline.cues.parallax import FlowChain, Sightings, grip, static_hypothesis
@@ -182,6 +182,11 @@ def test_texture_that_flickers_on_the_spot_is_no_object_and_a_patch_that_travels
     odds = frame_evidence(chain, still, luma, 4, (0.0, 0.0), EvidenceSettings())
     assert np.median(odds[24:40, 40:56]) > 1.5
     assert (odds[62:88, 12:58] > 0).mean() < 0.05 and np.median(odds[:16, 70:]) < -1
+
+
+@pytest.mark.parametrize(("step_px", "offsets"), [(1.0, (2, 6)), (6.0, (1, 3))])
+def test_a_clip_too_fast_to_be_followed_far_is_looked_at_in_nearer_frames(step_px: float, offsets: tuple) -> None:
+    assert paced(chain_of([step_px] * 20), EvidenceSettings(offsets=(2, 6))).offsets == offsets
 
 
 def test_flow_that_slides_along_an_edge_or_over_a_plain_wall_is_no_motion() -> None:

@@ -10,7 +10,7 @@ against motion. Residuals count only across the structure of the image: along an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
@@ -27,6 +27,10 @@ MOST, LEAST = 3.0, -2.0
 
 QUARTILES = 2.5
 """A misfit whose median is more lower quartiles than this is not that of one scene."""
+
+
+FOLLOWED, PROBED = 0.45, 6
+"""Share of the pixels that the farthest offset has to keep, and in how many frames that is looked at."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,17 @@ class Seen(NamedTuple):
     misfit: Float[np.ndarray, "h w"]
     static: Float[np.ndarray, "h w"]
     own: Float[np.ndarray, "h w"]
+
+
+def paced(chain: FlowChain, settings: EvidenceSettings) -> EvidenceSettings:
+    """The settings with half the offsets where a clip moves so fast that they lose most of its pixels."""
+    most = max(settings.offsets)
+    frames = np.unique(np.linspace(most, len(chain) - 1 - most, PROBED).round().astype(int))
+    frames = frames[(frames >= 0) & (frames < len(chain))]
+    followed = [np.isfinite(chain.follow(int(t), [-most, most]).sigma_px).mean() for t in frames]
+    if not followed or np.median(followed) >= FOLLOWED:
+        return settings
+    return replace(settings, offsets=tuple(max(1, o // 2) for o in settings.offsets))
 
 
 def frame_evidence(

@@ -26,7 +26,7 @@ from worldline.cues import optical_flow
 from worldline.cues.appearance import AppearanceSettings, colour_odds
 from worldline.cues.edge_aware import BilateralGrid, guided
 from worldline.cues.identities import IdentitySettings, identities
-from worldline.cues.motion_evidence import EvidenceSettings, frame_evidence
+from worldline.cues.motion_evidence import EvidenceSettings, frame_evidence, paced
 from worldline.cues.optical_flow import dense_flow
 from worldline.cues.parallax import FlowChain, Limits, inverse_depth_limits, known_depth_limits
 from worldline.cues.rigid_scene import rigid_scene
@@ -146,6 +146,7 @@ def gather(
 ) -> Float[np.ndarray, "t h w"]:
     """Log odds that each pixel moves, from the frames around its own."""
     luma = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in work.images]).astype(np.float32)
+    settings = paced(work.chain, work.config.evidence)
 
     def limits(t: int) -> Limits:
         usual = inverse_depth_limits(scene, t)
@@ -155,7 +156,7 @@ def gather(
         report(0.7 * (t + 1) / len(luma))
         if t in work.known:
             return np.where(work.known[t] > 0, CERTAIN, -CERTAIN).astype(np.float32)
-        return frame_evidence(work.chain, scene, luma, t, limits(t), work.config.evidence)
+        return frame_evidence(work.chain, scene, luma, t, limits(t), settings)
 
     return np.stack(work.each(one, range(len(luma))))
 
