@@ -18,6 +18,8 @@ from worldline.scene.scene import CameraSigma
 
 PERFECT = 0.6745
 """Median of |x| of a standard normal variable."""
+PERFECT_LENGTH = 1.5382
+"""Median length of a vector of three."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,11 @@ class DepthCalibration:
 
 @dataclass(frozen=True)
 class CameraCalibration:
-    """Median |error| / sigma per axis of the camera centres and rotations, after the alignment that sigma refers to."""
+    """Errors of centres and rotations over sigma, after the alignment that sigma refers to.
+
+    Medians of the length of the error vectors, as if they were one of three normal components with this sigma: errors
+    along one axis (about the line that a camera goes, say) are neither hidden nor doubled by the other two.
+    """
 
     centre: float
     rotation: float
@@ -93,7 +99,8 @@ def camera_calibration(
     centre = (aligned[:, :3, 3] - truth[:, :3, 3]) / found.scale
     turn = se3.so3_log(_tensor(truth[:, :3, :3]).transpose(-1, -2) @ _tensor(aligned[:, :3, :3])).numpy()
     return CameraCalibration(
-        error_in_sigma(centre, sigma.centre[:, None]), error_in_sigma(turn, sigma.rotation_rad[:, None])
+        PERFECT / PERFECT_LENGTH * error_in_sigma(np.linalg.norm(centre, axis=-1), sigma.centre),
+        PERFECT / PERFECT_LENGTH * error_in_sigma(np.linalg.norm(turn, axis=-1), sigma.rotation_rad),
     )
 
 

@@ -38,11 +38,11 @@ UNMODELLED_SIGMA = (0.1, 0.02, 0.02, 0.5)
 """Usual size of what a camera has beyond a focal length: radial distortion (of the squared distance from the axis at
 z = 1), offset of the principal point along both axes (in focal lengths), read-out time of the rows (in frames)."""
 
-UNMODELLED_SHARE = 3.0
+UNMODELLED_SHARE = 4.2
 """How much all that is not modelled counts, in what the listed effects explain."""
 
-CHANCE = 2.0
-"""Mean squared effect, in standard deviations, up to which it may be chance."""
+CHANCE = 9.0
+"""Squared effect, in standard deviations, up to which it may be chance."""
 
 PIECES = 1.8
 """Independent parts of the bend that a drift gives to a path: those of a random walk, mostly its longest waves."""
@@ -65,7 +65,7 @@ class Doubting:
         tracks, sightings, frames: most static tracks, sightings of each, and frames that are linearised.
         blocks: neighbourhoods of tracks whose errors are taken to go together, a power of two.
         focal_sigma: spread of the log focal length where it was found from the same tracks.
-        inflation: what is left unmodelled (lens, shutter, what all blocks share), times the measured sigma.
+        inflation: of what the blocks say: on rendered worlds the errors are a little smaller.
         independent: sightings of one track that count as independent.
         centre_floor: of a camera centre, as a share of the median depth; rotation_floor_rad: of a rotation;
         depth_floor: of log depth; scale_sigma: of the log scale of what is metric.
@@ -77,10 +77,10 @@ class Doubting:
     frames: int = 100
     blocks: int = 32
     focal_sigma: float = 0.2
-    inflation: float = 1.0
+    inflation: float = 0.9
     independent: float = 2.0
     centre_floor: float = 1e-5
-    rotation_floor_rad: float = 2e-4
+    rotation_floor_rad: float = 2e-5
     depth_floor: float = 0.003
     scale_sigma: float = 0.01
     lone: int = 12
@@ -224,7 +224,8 @@ def doubts(
     """What may be off, as independent moves: every block's pull, the focal prior, and what is not modelled.
 
     The solution is where the blocks pull at nothing but what is not modelled. How far it would move if that were free
-    counts as far as it is more than the blocks' noise, and `UNMODELLED_SHARE` times: there is more than is listed.
+    counts, effect by effect, as far as it is more than the blocks' noise, and `UNMODELLED_SHARE` times: there is more
+    than is listed.
     """
     of_blocks = block_pulls(system, blocks)
     pulls = torch.cat([of_blocks, torch.zeros_like(of_blocks[:1])])
@@ -232,10 +233,29 @@ def doubts(
     exact = (focal_sigma, *(0.0 for _ in UNMODELLED_SIGMA))
     sampled = moved(system, pulls, world_from_cam, exact, held=held, known=known)
     pulls[-1] = system.pulls.sum(0)
-    left_out = moved(system, pulls, world_from_cam, (focal_sigma, *UNMODELLED_SIGMA), held=held, known=known)
-    signal = float((left_out.lens[1:, -1].square() / left_out.lens[1:, :-1].square().sum(1).clamp_min(1e-20)).mean())
-    share = UNMODELLED_SHARE * max(0.0, 1 - CHANCE / max(signal, 1e-9))
-    return Moved(*(torch.cat([one, share * other[..., -1:]], -1) for one, other in zip(sampled, left_out, strict=True)))
+    free = moved(system, pulls, world_from_cam, (focal_sigma, *UNMODELLED_SIGMA), held=held, known=known).lens[1:]
+    signal = free[:, -1].square() / free[:, :-1].square().sum(1).clamp_min(1e-20)
+    size = UNMODELLED_SHARE * (1 - CHANCE / signal.clamp_min(CHANCE)) * free[:, -1]
+    effects = of_the_lens(system, world_from_cam, focal_sigma, held=held, known=known)
+    return Moved(*(torch.cat([one, other @ size[:, None]], -1) for one, other in zip(sampled, effects, strict=True)))
+
+
+def of_the_lens(
+    system: Linearised,
+    world_from_cam: Float[Tensor, "t 4 4"],
+    focal_sigma: float,
+    *,
+    held: bool,
+    known: Float[Tensor, "t 6"] | None = None,
+) -> Moved:
+    """How everything moves with a unit of each of what is not modelled."""
+    count = len(UNMODELLED_SIGMA)
+    coupling = system.system[-count:].clone()
+    coupling[:, -count:] = 0
+    exact = (focal_sigma, *(0.0 for _ in UNMODELLED_SIGMA))
+    found = moved(system, coupling, world_from_cam, exact, held=held, known=known)
+    lens = torch.cat([-found.lens[:1], torch.eye(count).to(found.lens)])
+    return Moved(-found.centres, -found.turns, lens, system.response[..., -count:] - found.points)
 
 
 def block_pulls(system: Linearised, blocks: Int[Tensor, "n"]) -> Float[Tensor, "b c"]:
