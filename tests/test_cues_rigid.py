@@ -313,6 +313,16 @@ def standing_scene(frames: int, intrinsics: tuple[float, ...]) -> RigidStructure
     )  # fmt: skip
 
 
+def test_objects_have_no_specks_and_keep_their_holes() -> None:
+    ids = np.zeros((60, 80), dtype=np.uint8)
+    ids[10:50, 10:40] = 2
+    ids[20, 20], ids[30:42, 20:30] = 0, 0
+    ids[5:9, 60:64], ids[6, 61] = 3, 0
+    found = rigid.solid(ids)
+    assert found[20, 20] == 2 and (found[30:42, 20:30] == 0).all()
+    assert found[6, 61] == 0 and (found[ids > 0] == ids[ids > 0]).all()
+
+
 def test_two_objects_that_meet_and_part_keep_their_numbers() -> None:
     moving = np.zeros((20, 24, 40), dtype=bool)
     images = np.full((20, 24, 40, 3), 90, dtype=np.uint8)

@@ -40,6 +40,8 @@ from worldline.solve.structure_settings import StructureSettings
 CERTAIN = 12.0
 """Log odds of a pixel whose mask is known."""
 
+SPECK = 0.01
+"""Holes up to this share of the object around them belong to it."""
 
 UNSAID, UNSAID_WEIGHT = 0.27, 0.05
 """Probability that a pixel moves of which nothing is known, and its weight beside what is known (at most 1): the
@@ -219,8 +221,25 @@ def _full_size(video: Video, probability: np.ndarray, ids: np.ndarray) -> tuple[
         kept = np.where((n > 0) | (p <= 127), p, 127).astype(np.float32) / 255
         full[t] = np.clip(guided(luma, cv2.resize(kept, size), radius=4, edge=0.03), 0, 1)
         near = cv2.dilate(n, np.ones((5, 5), dtype=np.uint8))
-        numbers[t] = np.where(full[t] > 0.5, cv2.resize(near, size, interpolation=cv2.INTER_NEAREST), 0)
+        numbers[t] = solid(np.where(full[t] > 0.5, cv2.resize(near, size, interpolation=cv2.INTER_NEAREST), 0))
+        full[t] = np.where(numbers[t] > 0, np.maximum(full[t], 0.5), full[t])
     return full, numbers
+
+
+def solid(ids: Int[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """The numbers of one frame without the specks that objects enclose."""
+    out = ids.astype(np.uint8)
+    count, regions, stats, _ = cv2.connectedComponentsWithStats((out == 0).astype(np.uint8), connectivity=4)
+    areas = np.bincount(out.reshape(-1))
+    for k in np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] < SPECK * areas[1:].max(initial=0)) + 1:
+        u, v, width, height, area = stats[k]
+        box = np.s_[max(v - 1, 0) : v + height + 1, max(u - 1, 0) : u + width + 1]
+        speck = regions[box] == k
+        rim = out[box][cv2.dilate(speck.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~speck]
+        around = np.bincount(rim).argmax() if rim.size else 0
+        if area < SPECK * areas[around] and around > 0:
+            out[box][speck] = around
+    return out
 
 
 def _keep_known(known: MovingMasks | None, ids: np.ndarray, probability: np.ndarray) -> None:

@@ -52,7 +52,8 @@ def find_doubts(inputs: Inputs, bundled: Arrays, points: Arrays) -> Arrays:
     open_valley = not (held or _metric(inputs) or inputs.poses is not None or inputs.focal_known)
     walked = focal_sigma if open_valley and focal_sigma > WALK else 0.0
     shared = _shared(inputs, _depth_changes(system, found, samples, at, walked), samples, at)
-    left_out = _typical(inputs, _sure(inputs, uncertainty.depth_changes(found.only(-1), samples, cameras, where)))
+    changed = _sure(inputs, uncertainty.depth_changes(found.only(-1), samples, cameras, where))
+    left_out = 0.0 if held else _typical(inputs, changed)  # a camera that only turns sees no depth at all
     centre, rotation_rad = _camera_sigma(inputs, points, found, every, frames)
     loose = uncertainty.loose_turn(found.only(-1), cameras, scaled=not _metric(inputs))
     focal = np.array([own, *(settings.inflation * np.array([focal_sigma, float(found.lens[0, -1])]))])
