@@ -38,17 +38,14 @@ UNMODELLED_SIGMA = (0.1, 0.02, 0.02, 0.5)
 """Usual size of what a camera has beyond a focal length: radial distortion (of the squared distance from the axis at
 z = 1), offset of the principal point along both axes (in focal lengths), read-out time of the rows (in frames)."""
 
-UNMODELLED_SHARE = 4.2
+UNMODELLED_SHARE = 4.5
 """How much all that is not modelled counts, in what the listed effects explain."""
 
-CHANCE = 9.0
+CHANCE = 6.0
 """Squared effect, in standard deviations, up to which it may be chance."""
 
 PIECES = 1.8
 """Independent parts of the bend that a drift gives to a path: those of a random walk, mostly its longest waves."""
-
-LOOSEST_RAD = 0.1
-"""Most that the alignment of centres may turn: a path too straight for more is aligned by its orientations."""
 
 LENS = 1 + len(UNMODELLED_SIGMA)
 """Unknowns that all frames share: the log focal length, then what is not modelled."""
@@ -320,15 +317,15 @@ def loose_turn(left_out: Moved, world_from_cam: Float[Tensor, "t 4 4"], *, scale
     """Sigma per axis, in radians, of the rotation by which bent centres are aligned.
 
     `left_out` is one move: of what is not modelled it tells the size, not the shape. Another drift of that size
-    turns a short or straight path as a whole when its centres are aligned, and every orientation with it.
+    turns a short path as a whole when its centres are aligned, and every orientation with it. About a line that it
+    hardly leaves, a path is aligned by its orientations.
     """
     size = sizes(aligned(left_out, world_from_cam, scaled=scaled)[0])
     centre = world_from_cam[:, :3, 3] - world_from_cam[:, :3, 3].mean(0)
-    spread = centre.square().sum() * torch.eye(3).to(centre) - centre.T @ centre
-    if float(size.max()) == 0:
-        return 0.0
-    variance = size.square().mean() * len(centre) / PIECES * torch.linalg.pinv(spread, hermitian=True).trace() / 3
-    return min(float(variance.sqrt()), LOOSEST_RAD)
+    drift = size.square().mean()
+    breadth = torch.linalg.eigvalsh(centre.square().sum() * torch.eye(3).to(centre) - centre.T @ centre) / len(centre)
+    broad = breadth > drift
+    return float((drift / PIECES * torch.where(broad, 1 / breadth, 0).sum() / 3).sqrt())
 
 
 def depth_changes(
