@@ -27,9 +27,9 @@ import torch
 from worldline import synthetic
 from worldline.cli.memory import keep_freed_memory
 from worldline.evaluate import calibration
-from worldline.geometry import se3
 from worldline.io.video_files import read_video
 from worldline.run.reconstruction import reconstruct
+from worldline.run.recorded_truth import recorded_truth
 from worldline.scene.journal import Journal, content_key
 from worldline.scene.scene import Scene
 from worldline.scene.video import Video
@@ -85,11 +85,13 @@ def measured(job: int | Path, keep: Path | None, quality: str) -> tuple[str, dic
     keep_freed_memory()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    video, truth = recording(job) if isinstance(job, Path) else world(job)
+    video, truth = (read_video(job / "frames", max_side=1024), None) if isinstance(job, Path) else world(job)
     journal = Journal(["calibration", content_key(video.frames)], keep / video.name if keep else None)
     started = time.perf_counter()
     scene = reconstruct(video, journal=journal, quality=quality)
-    return video.name, normalised_errors(scene, truth), time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    truth = truth or recording(Path(job), scene)
+    return video.name, normalised_errors(scene, truth), seconds
 
 
 def world(number: int) -> tuple[Video, Truth]:
@@ -107,15 +109,11 @@ def world(number: int) -> tuple[Video, Truth]:
     return rendered.video, Truth(depth_z, np.asarray(scene.moving), scene.world_from_cam, scene.camera.focal)
 
 
-def recording(folder: Path) -> tuple[Video, Truth]:
-    """A recording in the layout of 7-Scenes: frames/*.color.*, *.depth.png (millimetres), *.pose.txt."""
-    video = read_video(folder / "frames", max_side=1024)
-    frames = folder / "frames"
-    depth = np.stack([cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in sorted(frames.glob("*.depth.png"))])
-    depth_z = np.where(depth == 65535, 0, depth).astype(np.float32) / 1000
-    poses = torch.from_numpy(np.stack([np.loadtxt(p) for p in sorted(frames.glob("*.pose.txt"))]))
-    poses[:, :3, :3] = se3.nearest_rotation(poses[:, :3, :3].clone())
-    return video, Truth(depth_z, np.zeros(depth_z.shape, bool), poses.numpy())
+def recording(folder: Path, scene: Scene) -> Truth:
+    """Of a recording, as `worldline evaluate` reads it: the depth moved into the view of the colour camera."""
+    true = recorded_truth(folder, scene).scene
+    depth_z = np.where(true.valid, true.depth_z, 0)
+    return Truth(depth_z, np.zeros(depth_z.shape, bool), true.world_from_cam)
 
 
 def normalised_errors(scene: Scene, truth: Truth) -> dict[str, float]:

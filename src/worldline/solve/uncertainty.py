@@ -38,8 +38,11 @@ UNMODELLED_SIGMA = (0.1, 0.02, 0.02, 0.5)
 """Usual size of what a camera has beyond a focal length: radial distortion (of the squared distance from the axis at
 z = 1), offset of the principal point along both axes (in focal lengths), read-out time of the rows (in frames)."""
 
-UNMODELLED_SHARE = 4.5
+UNMODELLED_SHARE = 4.8
 """How much all that is not modelled counts, in what the listed effects explain."""
+
+UNMODELLED_DEPTH = 1.2
+"""How much more of it is in depth: cameras average over the image what bends depth from place to place."""
 
 CHANCE = 6.0
 """Squared effect, in standard deviations, up to which it may be chance."""
@@ -62,7 +65,7 @@ class Doubting:
         tracks, sightings, frames: most static tracks, sightings of each, and frames that are linearised.
         blocks: neighbourhoods of tracks whose errors are taken to go together, a power of two.
         focal_sigma: spread of the log focal length where it was found from the same tracks.
-        inflation: of what the blocks say: on rendered worlds the errors are a little smaller.
+        inflation: of cameras and focal length, in what the blocks say: on rendered worlds errors are a little smaller.
         independent: sightings of one track that count as independent.
         centre_floor: of a camera centre, as a share of the median depth; rotation_floor_rad: of a rotation;
         depth_floor: of log depth; scale_sigma: of the log scale of what is metric.

@@ -51,9 +51,10 @@ def find_doubts(inputs: Inputs, bundled: Arrays, points: Arrays) -> Arrays:
     at = cameras, torch.from_numpy(bundled["intrinsics"]).double(), where
     open_valley = not (held or _metric(inputs) or inputs.poses is not None or inputs.focal_known)
     walked = focal_sigma if open_valley and focal_sigma > WALK else 0.0
-    shared = _shared(inputs, _depth_changes(system, found, samples, at, walked), samples, at)
     changed = _sure(inputs, uncertainty.depth_changes(found.only(-1), samples, cameras, where))
-    left_out = 0.0 if held else _typical(inputs, changed)  # a camera that only turns sees no depth at all
+    # of what is not modelled the size is known, not where; and a camera that only turns sees no depth at all
+    left_out = 0.0 if held else uncertainty.UNMODELLED_DEPTH * float(changed.abs().median())
+    shared = _shared(inputs, _depth_changes(system, found, samples, at, walked), samples, at).with_level(left_out)
     centre, rotation_rad = _camera_sigma(inputs, points, found, every, frames)
     loose = uncertainty.loose_turn(found.only(-1), cameras, scaled=not _metric(inputs))
     focal = np.array([own, *(settings.inflation * np.array([focal_sigma, float(found.lens[0, -1])]))])
@@ -129,40 +130,34 @@ def _camera_sigma(
 def _depth_changes(
     system: Linearised, found: Moved, samples: PixelSamples, at: Solved, walked: float
 ) -> Float[Tensor, "m g"]:
-    """Independent changes of the log depth of the sightings.
+    """Independent changes of the log depth of the sightings, but for what is not modelled.
 
     The relief that another focal length makes is no multiple of a small change. So where the focal length is seen
     badly, what it does is found by walking `walked` (log) to both sides of it, instead of to first order.
     """
     cameras, intrinsics, where = at
     if walked == 0:
-        return uncertainty.depth_changes(found, samples, cameras, where)
+        return uncertainty.depth_changes(found, samples, cameras, where)[:, :-1]
     before, focal_px = log_depth(samples, cameras, where), float(intrinsics[0])
     ends = [at_focal(samples, cameras, intrinsics, where, focal_px * np.exp(d)) for d in (-walked, walked)]
     apart = [log_depth(samples, end.world_from_cam, end.points) - before for end in ends]
     rest = uncertainty.at_held_focal(system, found, cameras)
     straight = uncertainty.depth_changes(rest, samples, cameras, where)
-    return torch.cat([straight, torch.stack(apart, 1) / 2**0.5], 1)
+    return torch.cat([straight[:, :-1], torch.stack(apart, 1) / 2**0.5], 1)
 
 
 def _shared(inputs: Inputs, changes: Float[Tensor, "m g"], samples: PixelSamples, at: Solved) -> SharedDoubt:
     """What the changes do to the depth of whole regions, beyond a scale that nobody knows."""
     settings, metric = inputs.config.doubting, _metric(inputs)
     size = torch.tensor([inputs.video.width, inputs.video.height]).to(changes)
-    sure = settings.inflation * _sure(inputs, changes)
+    sure = _sure(inputs, changes)
     found = SharedDoubt.of(sure.numpy(), (samples.uv / size).numpy(), log_depth(samples, at[0], at[2]).numpy())
-    return found.with_scale(settings.scale_sigma) if metric else found
+    return found.with_level(settings.scale_sigma) if metric else found
 
 
 def _sure(inputs: Inputs, changes: Float[Tensor, "m g"]) -> Float[Tensor, "m g"]:
     """Changes that matter: without the scale that they share, unless something gives it."""
     return changes if _metric(inputs) else changes - changes.median(0).values
-
-
-def _typical(inputs: Inputs, changes: Float[Tensor, "m g"]) -> float:
-    settings = inputs.config.doubting
-    typical = settings.inflation * float(changes.norm(dim=-1).median())
-    return float(np.hypot(typical, settings.scale_sigma if _metric(inputs) else 0.0))
 
 
 def _point_sigma(inputs: Inputs, bundled: Arrays, points: Arrays, shared: SharedDoubt) -> Float[np.ndarray, "n"]:

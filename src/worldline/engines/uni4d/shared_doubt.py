@@ -54,8 +54,8 @@ class SharedDoubt:
         """The same everywhere."""
         return cls(np.zeros((4, 4)), sigma, np.zeros(3))
 
-    def with_scale(self, sigma: float) -> SharedDoubt:
-        """With a scale of the whole that is off as well."""
+    def with_level(self, sigma: float) -> SharedDoubt:
+        """With one more doubt that is as large everywhere."""
         return replace(self, rest=float(np.hypot(self.rest, sigma)))
 
     @classmethod
