@@ -40,7 +40,7 @@ def case(seed: int, *, noise_px: float = 0.2, radial: float = 0.0, frames: int =
 def doubts_of(samples: PixelSamples, cameras: torch.Tensor, intrinsics: torch.Tensor, points: torch.Tensor):
     system = uncertainty.linearised(samples, cameras, intrinsics, points)
     blocks = uncertainty.neighbourhoods(points, cameras, 32)
-    return uncertainty.doubts(system, blocks, cameras, 0.2, held=False)
+    return uncertainty.doubts(system, blocks, cameras, 0.2, held=False).all_moves
 
 
 def sigma_of(found: uncertainty.Moved, cameras: torch.Tensor) -> CameraSigma:
@@ -93,7 +93,9 @@ def test_a_path_that_drifts_is_turned_by_its_alignment_as_far_as_is_said() -> No
     steps = torch.randn(60, 3, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = move(0.001 * steps.cumsum(0))
     turned = uncertainty.aligned(found, cameras, scaled=True)[1][0].square().mean().sqrt()
-    said = [uncertainty.loose_turn(found.only(drift), cameras, scaled=True) for drift in range(0, 400, 8)]
+    said = [
+        uncertainty.loose_turn(move(found.centres[..., [drift]]), cameras, scaled=True) for drift in range(0, 400, 8)
+    ]
     assert np.sqrt(np.mean(np.square(said))) == pytest.approx(float(turned), rel=0.3)
 
 

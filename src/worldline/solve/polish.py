@@ -31,9 +31,6 @@ LONGEST = 0.1
 SETTLING = 3
 """Steps with the focal length held at the end of a walk along the valley."""
 
-EXACT = tuple(0.0 for _ in uncertainty.UNMODELLED_SIGMA)
-"""Nothing but the focal length of the lens is free."""
-
 Solved: TypeAlias = tuple[Float[Tensor, "t 4 4"], Float[Tensor, "4"], Float[Tensor, "n 3"]]
 """Cameras, intrinsics and points."""
 
@@ -126,7 +123,7 @@ def _step(
     pull = system.pulls.sum(0, keepdim=True)
     if focal_px is not None and focal_sigma > 0:
         pull[0, -uncertainty.LENS] += float((lens[0] / focal_px).log()) / focal_sigma**2
-    step = uncertainty.moved(system, pull, cameras, (focal_sigma, *EXACT), held=False)
+    step = uncertainty.moved(system, pull, cameras, (focal_sigma, *uncertainty.EXACT), held=False)
     log_focal = -float(step.lens[0])
     part = min(1.0, LONGEST / max(abs(log_focal), 1e-12))
     return _stepped(now, step, -part, part * log_focal), part * log_focal
@@ -138,7 +135,7 @@ def _along(samples: PixelSamples, now: Solved, log_focal: float) -> Solved:
     system = uncertainty.linearised(samples, cameras, lens, points)
     pull = torch.zeros_like(system.pulls[:1])
     pull[0, -uncertainty.LENS] = 1.0
-    step = uncertainty.moved(system, pull, cameras, (1e3, *EXACT), held=False)
+    step = uncertainty.moved(system, pull, cameras, (1e3, *uncertainty.EXACT), held=False)
     return _stepped(now, step, log_focal / float(step.lens[0]), log_focal)
 
 

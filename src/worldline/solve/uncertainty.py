@@ -38,6 +38,9 @@ UNMODELLED_SIGMA = (0.1, 0.02, 0.02, 0.5)
 """Usual size of what a camera has beyond a focal length: radial distortion (of the squared distance from the axis at
 z = 1), offset of the principal point along both axes (in focal lengths), read-out time of the rows (in frames)."""
 
+EXACT = (0.0,) * len(UNMODELLED_SIGMA)
+"""Sizes of the same where the camera is what the model says."""
+
 UNMODELLED_SHARE = 4.8
 """How much all that is not modelled counts, in what the listed effects explain."""
 
@@ -107,9 +110,29 @@ class Moved(NamedTuple):
     lens: Float[Tensor, "l g"]
     points: Float[Tensor, "n 3 g"]
 
-    def only(self, column: int) -> Moved:
-        """One of the moves."""
-        return Moved(*(part[..., [column]] for part in self))
+    def and_also(self, other: Moved) -> Moved:
+        """These moves, then those of the other."""
+        return Moved(*(torch.cat(parts, -1) for parts in zip(self, other, strict=True)))
+
+
+class Doubts(NamedTuple):
+    """What may be off.
+
+    Attributes:
+        sampled: one move for the pull of every block, one for what is known of the focal length.
+        left_out: one move, as large as that by what is not modelled may be.
+        focal_scatter: standard deviation of the log focal length by the noise of the blocks, with the rest of the lens
+        as unknown.
+    """
+
+    sampled: Moved
+    left_out: Moved
+    focal_scatter: float
+
+    @property
+    def all_moves(self) -> Moved:
+        """As independent moves."""
+        return self.sampled.and_also(self.left_out)
 
 
 def linearised(
@@ -220,42 +243,39 @@ def doubts(
     *,
     held: bool,
     known: Float[Tensor, "t 6"] | None = None,
-) -> Moved:
-    """What may be off, as independent moves: every block's pull, the focal prior, and what is not modelled.
+) -> Doubts:
+    """How far everything may be off by every block's pull, the focal prior, and what is not modelled.
 
     The solution is where the blocks pull at nothing but what is not modelled. How far it would move if that were free
     counts, effect by effect, as far as it is more than the blocks' noise, and `UNMODELLED_SHARE` times: there is more
     than is listed.
     """
-    of_blocks = block_pulls(system, blocks)
-    pulls = torch.cat([of_blocks, torch.zeros_like(of_blocks[:1])])
-    pulls[-1, -LENS] = 1 / focal_sigma if focal_sigma > 0 else 0.0
-    exact = (focal_sigma, *(0.0 for _ in UNMODELLED_SIGMA))
-    sampled = moved(system, pulls, world_from_cam, exact, held=held, known=known)
-    pulls[-1] = system.pulls.sum(0)
-    free = moved(system, pulls, world_from_cam, (focal_sigma, *UNMODELLED_SIGMA), held=held, known=known).lens[1:]
-    signal = free[:, -1].square() / free[:, :-1].square().sum(1).clamp_min(1e-20)
-    size = UNMODELLED_SHARE * (1 - CHANCE / signal.clamp_min(CHANCE)) * free[:, -1]
-    effects = of_the_lens(system, world_from_cam, focal_sigma, held=held, known=known)
-    return Moved(*(torch.cat([one, other @ size[:, None]], -1) for one, other in zip(sampled, effects, strict=True)))
-
-
-def of_the_lens(
-    system: Linearised,
-    world_from_cam: Float[Tensor, "t 4 4"],
-    focal_sigma: float,
-    *,
-    held: bool,
-    known: Float[Tensor, "t 6"] | None = None,
-) -> Moved:
-    """How everything moves with a unit of each of what is not modelled."""
-    count = len(UNMODELLED_SIGMA)
+    of_blocks, count = block_pulls(system, blocks), len(UNMODELLED_SIGMA)
+    of_prior = torch.zeros_like(of_blocks[:1])
+    of_prior[0, -LENS] = 1 / focal_sigma if focal_sigma > 0 else 0.0
     coupling = system.system[-count:].clone()
     coupling[:, -count:] = 0
-    exact = (focal_sigma, *(0.0 for _ in UNMODELLED_SIGMA))
-    found = moved(system, coupling, world_from_cam, exact, held=held, known=known)
-    lens = torch.cat([-found.lens[:1], torch.eye(count).to(found.lens)])
-    return Moved(-found.centres, -found.turns, lens, system.response[..., -count:] - found.points)
+
+    def by(pulls: Float[Tensor, "g c"], unmodelled_sigma: Sequence[float]) -> Moved:
+        return moved(system, pulls, world_from_cam, (focal_sigma, *unmodelled_sigma), held=held, known=known)
+
+    modelled = by(torch.cat([of_blocks, of_prior, coupling]), EXACT)
+    free = by(torch.cat([of_blocks, system.pulls.sum(0, keepdim=True)]), UNMODELLED_SIGMA).lens
+    signal = free[1:, -1].square() / free[1:, :-1].square().sum(1).clamp_min(1e-20)
+    size = UNMODELLED_SHARE * (1 - CHANCE / signal.clamp_min(CHANCE)) * free[1:, -1]
+    effects = _with_a_unit_of_each(system, Moved(*(part[..., -count:] for part in modelled)))
+    return Doubts(
+        sampled=Moved(*(part[..., :-count] for part in modelled)),
+        left_out=Moved(*(part @ size[:, None] for part in effects)),
+        focal_scatter=float(free[0, :-1].norm()),
+    )
+
+
+def _with_a_unit_of_each(system: Linearised, coupled: Moved) -> Moved:
+    """How everything moves with a unit of each of what is not modelled, from how its coupling pulls at the rest."""
+    count = len(UNMODELLED_SIGMA)
+    lens = torch.cat([-coupled.lens[:1], torch.eye(count).to(coupled.lens)])
+    return Moved(-coupled.centres, -coupled.turns, lens, system.response[..., -count:] - coupled.points)
 
 
 def block_pulls(system: Linearised, blocks: Int[Tensor, "n"]) -> Float[Tensor, "b c"]:
@@ -265,28 +285,12 @@ def block_pulls(system: Linearised, blocks: Int[Tensor, "n"]) -> Float[Tensor, "
     return (pulls - pulls.mean(0)) * (count / (count - 1)) ** 0.5
 
 
-def focal_scatter(
-    system: Linearised,
-    blocks: Int[Tensor, "n"],
-    world_from_cam: Float[Tensor, "t 4 4"],
-    focal_sigma: float,
-    *,
-    held: bool,
-    known: Float[Tensor, "t 6"] | None = None,
-) -> float:
-    """Standard deviation of the log focal length by the noise of the blocks, with the rest of the lens as unknown."""
-    lens_sigma = (focal_sigma, *UNMODELLED_SIGMA)
-    by_blocks = moved(system, block_pulls(system, blocks), world_from_cam, lens_sigma, held=held, known=known)
-    return float(by_blocks.lens[0].norm())
-
-
 def at_held_focal(system: Linearised, found: Moved, world_from_cam: Float[Tensor, "t 4 4"]) -> Moved:
-    """The same moves without what the focal length does in them to first order; what is not modelled stays whole."""
+    """The same moves without what the focal length does in them to first order."""
     pull = torch.zeros_like(system.pulls[:1])
     pull[0, -LENS] = 1.0
-    along = moved(system, pull, world_from_cam, (1e3, *(0.0 for _ in UNMODELLED_SIGMA)), held=False)
+    along = moved(system, pull, world_from_cam, (1e3, *EXACT), held=False)
     share = found.lens[0] / along.lens[0]
-    share[-1] = 0
     return Moved(*(part - share * along_part for part, along_part in zip(found, along, strict=True)))
 
 

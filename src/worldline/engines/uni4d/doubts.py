@@ -47,17 +47,18 @@ def find_doubts(inputs: Inputs, bundled: Arrays, points: Arrays) -> Arrays:
     prior *= structure.among(len(samples), inputs.config.bundling) if inputs.focal_known else 1.0
     held = structure.one_centre(every)
     found = uncertainty.doubts(system, blocks, cameras, prior, held=held, known=_known(inputs, frames))
-    focal_sigma = uncertainty.focal_scatter(system, blocks, cameras, prior, held=held, known=_known(inputs, frames))
     at = cameras, torch.from_numpy(bundled["intrinsics"]).double(), where
     open_valley = not (held or _metric(inputs) or inputs.poses is not None or inputs.focal_known)
-    walked = focal_sigma if open_valley and focal_sigma > WALK else 0.0
-    changed = _sure(inputs, uncertainty.depth_changes(found.only(-1), samples, cameras, where))
+    walked = found.focal_scatter if open_valley and found.focal_scatter > WALK else 0.0
+    changed = _sure(inputs, uncertainty.depth_changes(found.left_out, samples, cameras, where))
     # of what is not modelled the size is known, not where; and a camera that only turns sees no depth at all
     left_out = 0.0 if held else uncertainty.UNMODELLED_DEPTH * float(changed.abs().median())
-    shared = _shared(inputs, _depth_changes(system, found, samples, at, walked), samples, at).with_level(left_out)
-    centre, rotation_rad = _camera_sigma(inputs, points, found, every, frames)
-    loose = uncertainty.loose_turn(found.only(-1), cameras, scaled=not _metric(inputs))
-    focal = np.array([own, *(settings.inflation * np.array([focal_sigma, float(found.lens[0, -1])]))])
+    shared = _shared(inputs, _depth_changes(system, found.sampled, samples, at, walked), samples, at).with_level(
+        left_out
+    )
+    centre, rotation_rad = _camera_sigma(inputs, points, found.all_moves, every, frames)
+    loose = uncertainty.loose_turn(found.left_out, cameras, scaled=not _metric(inputs))
+    focal = np.array([own, *(settings.inflation * np.array([found.focal_scatter, float(found.left_out.lens[0])]))])
     return {
         "centre": centre, "rotation_rad": rotation_rad, "loose_rad": np.array(loose),
         "focal": np.array(np.linalg.norm(focal)), "points": _point_sigma(inputs, bundled, points, shared),
@@ -130,20 +131,20 @@ def _camera_sigma(
 def _depth_changes(
     system: Linearised, found: Moved, samples: PixelSamples, at: Solved, walked: float
 ) -> Float[Tensor, "m g"]:
-    """Independent changes of the log depth of the sightings, but for what is not modelled.
+    """Independent changes of the log depth of the sightings.
 
     The relief that another focal length makes is no multiple of a small change. So where the focal length is seen
     badly, what it does is found by walking `walked` (log) to both sides of it, instead of to first order.
     """
     cameras, intrinsics, where = at
     if walked == 0:
-        return uncertainty.depth_changes(found, samples, cameras, where)[:, :-1]
+        return uncertainty.depth_changes(found, samples, cameras, where)
     before, focal_px = log_depth(samples, cameras, where), float(intrinsics[0])
     ends = [at_focal(samples, cameras, intrinsics, where, focal_px * np.exp(d)) for d in (-walked, walked)]
     apart = [log_depth(samples, end.world_from_cam, end.points) - before for end in ends]
     rest = uncertainty.at_held_focal(system, found, cameras)
     straight = uncertainty.depth_changes(rest, samples, cameras, where)
-    return torch.cat([straight[:, :-1], torch.stack(apart, 1) / 2**0.5], 1)
+    return torch.cat([straight, torch.stack(apart, 1) / 2**0.5], 1)
 
 
 def _shared(inputs: Inputs, changes: Float[Tensor, "m g"], samples: PixelSamples, at: Solved) -> SharedDoubt:
