@@ -55,6 +55,9 @@ SIZE = (256, 192)
 BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0)
 GIVEN = Source("given")
 
+LEAST_WEIGHT = 0.3
+"""What a symptom takes from the log odds at least: none makes a frame better."""
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -334,7 +337,7 @@ def fitted(judged: list[Judged]) -> str:
         return float(np.logaddexp(0, np.where(good, -odds, odds)).sum() + ((p[1:] - 1) ** 2).sum())
 
     start = np.array([3.0, *(1.0 for _ in names)])
-    bounds = [(0, 6), *((health.LEAST_WEIGHT, 12) for _ in names)]
+    bounds = [(0, 6), *((LEAST_WEIGHT, 12) for _ in names)]
     found = minimize(cost, start, bounds=bounds, method="L-BFGS-B").x
     brier = float(((expit(found[0] - x @ found[1:]) - good) ** 2).mean())
     weights = ", ".join(f'"{n}": {w:.2f}' for n, w in zip(names, found[1:], strict=True))

@@ -23,9 +23,6 @@ FITTING = 1.8
 BASE = 4.6
 """Log odds that a frame without any symptom is good."""
 
-LEAST_WEIGHT = 0.3
-"""What a symptom takes from the log odds at least: none makes a frame better."""
-
 WEIGHTS = {
     "repeat": 2.0, "clipped": 0.7, "unlike": 1.0, "blurred": 0.3, "noisy": 0.7, "pose": 0.7, "measured": 1.5,
     "mask": 1.4, "few": 0.9, "lost": 0.3, "stray": 1.1, "jump": 1.2, "depth": 0.9, "vague": 1.1, "camera": 1.0,
