@@ -191,6 +191,26 @@ class KnownLengths:
 
 
 @dataclass(frozen=True, eq=False)
+class DopplerMaps:
+    """Speed along the line of sight, as a Doppler radar or LiDAR measures it, in the camera's view.
+
+    Attributes:
+        speed_mps: (T, h, w) float32 rate at which the distance grows, metres per second: positive moves away. The
+            camera's own motion is in it, as in every raw measurement. NaN: unknown (a radar sees a few points).
+        range_m: (T, h, w) float32 distance along the ray where the speed was measured; NaN: unknown.
+        sigma_mps: standard deviation of the speeds.
+    """
+
+    speed_mps: Float[np.ndarray, "t h w"]
+    range_m: Float[np.ndarray, "t h w"]
+    sigma_mps: float
+    source: Source
+
+    def __post_init__(self) -> None:
+        _same_shape("radial speed", self.speed_mps, "its range", self.range_m)
+
+
+@dataclass(frozen=True, eq=False)
 class Observations:
     """The bundle of items; `require` turns a missing one into a sentence that says how to supply it."""
 
@@ -201,6 +221,7 @@ class Observations:
     camera_motion: CameraMotion | None = None
     lengths: KnownLengths | None = None
     flow: PixelFlow | None = None
+    doppler: DopplerMaps | None = None
     notes: tuple[str, ...] = ()
 
     def require(self, names: Iterable[str]) -> None:
