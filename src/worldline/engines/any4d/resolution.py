@@ -68,7 +68,7 @@ class Fit:
         """A map (H, W, ...) of depth or of numbers: the nearest pixel, none mixed with another."""
         height, width = values.shape[:2]
         row, column = (
-            np.minimum(((np.arange(n) + 0.5) * size / n).astype(int), size - 1)
+            np.minimum(np.arange(n) * size // n, size - 1)
             for n, size in ((self.resized[1], height), (self.resized[0], width))
         )
         rows, columns = row[self.top : self.top + self.height], column[self.left : self.left + self.width]
@@ -78,11 +78,17 @@ class Fit:
         """Of the network's image; pixel centres at +0.5 on both sides."""
         out = np.array(fx_fy_cx_cy, dtype=np.float64) * self.scale
         spare = np.array(self.original) * self.scale - self.resized
-        out[..., 2:] -= np.round(spare / 2)
+        out[..., 2:] -= spare / 2 + (self.left, self.top)
         return out
 
 
 def normalised(images: UInt8[np.ndarray, "*n h w 3"]) -> Float[Tensor, "*n 3 h w"]:
     """Colours as the image encoder expects them."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
+    x = torch.from_numpy(np.array(images)).float() / 255
     return ((x - x.new_tensor(MEAN)) / x.new_tensor(SPREAD)).movedim(-1, -3)
+
+
+def colours(images: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
+    """The inverse of `normalised`: colours from 0 to 1."""
+    mean, spread = (images.new_tensor(x)[:, None, None] for x in (MEAN, SPREAD))
+    return images * spread + mean
