@@ -144,11 +144,14 @@ class CameraMotion:
 
     Attributes:
         world_from_cam: (T, 4, 4) float64; valid: (T,) bool, which frames are known.
-        sigma_m: standard deviation of the centre (metres), sigma_rad: of the rotation (radians).
+        sigma_m: standard deviation of the centre (metres), sigma_rad: of the rotation (radians). An infinite sigma_m
+            means that only rotations are known; the centres then say nothing.
         metric: whether translations are in metres; metric_source: what says so, in words.
         given: (T,) bool, the frames whose pose was there before reconstruction, with these sigmas; the others are
         estimates to start from. None: all valid ones.
         off: (T,) by how many standard deviations poses that came in were off what the images say; None: not asked.
+        frame_sigma_m, frame_sigma_rad: (T,) the sigmas of each frame where they differ, as those of a path that drifts
+            do; None: those of all.
     """
 
     world_from_cam: Float[np.ndarray, "t 4 4"]
@@ -160,18 +163,36 @@ class CameraMotion:
     metric_source: str = ""
     given: Bool[np.ndarray, "t"] | None = None
     off: Float[np.ndarray, "t"] | None = None
+    frame_sigma_m: Float[np.ndarray, "t"] | None = None
+    frame_sigma_rad: Float[np.ndarray, "t"] | None = None
 
     @property
     def given_frames(self) -> Bool[np.ndarray, "t"]:
-        """The frames whose pose is evidence of its own."""
+        """The frames whose whole pose, centre and rotation, is evidence of its own."""
+        return self.turned_frames & np.isfinite(self.centre_sigma_m)
+
+    @property
+    def turned_frames(self) -> Bool[np.ndarray, "t"]:
+        """The frames whose rotation is evidence of its own, whether or not the centre is."""
         finite = np.isfinite(self.world_from_cam).all((1, 2))
         return finite & self.valid & (True if self.given is None else self.given)
 
     @property
+    def centre_sigma_m(self) -> Float[np.ndarray, "t"]:
+        """(T,) standard deviation of each centre, metres; infinite where it is not known."""
+        same = np.full(len(self.valid), float(self.sigma_m))
+        return same if self.frame_sigma_m is None else self.frame_sigma_m
+
+    @property
+    def rotation_sigma_rad(self) -> Float[np.ndarray, "t"]:
+        """(T,) standard deviation of each rotation per axis, radians."""
+        same = np.full(len(self.valid), float(self.sigma_rad))
+        return same if self.frame_sigma_rad is None else self.frame_sigma_rad
+
+    @property
     def partial(self) -> bool:
         """Whether frames are left for a cue to complete."""
-        finite = np.isfinite(self.world_from_cam).all((1, 2))
-        return self.given is None and not bool((finite & self.valid).all())
+        return self.given is None and not bool(self.given_frames.all())
 
 
 @dataclass(frozen=True, eq=False)
