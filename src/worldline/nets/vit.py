@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worldline.nets.linear import Linear
 from worldline.nets.position import resized_table
 
 
@@ -22,8 +23,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         b, n, c = x.shape
@@ -36,11 +37,11 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-        return self.fc2(functional.gelu(self.fc1(x)))
+        return self.fc2(self.fc1.with_gelu(x))
 
 
 class LayerScale(nn.Module):
@@ -109,10 +110,10 @@ class Dino(nn.Module):
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c gh gw"]:
         """Features of the patches of images whose sides are multiples of the patch, normalised as in ImageNet."""
         patches = self.patch_embed(image)
-        b, c, *grid = patches.shape
+        b, _, *grid = patches.shape
         table = resized_table(self.pos_embed[0, 1:], self.config.table_side, grid)
         x = patches.flatten(2).transpose(1, 2) + table
         x = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(b, -1, -1), x], 1)
         for block in self.blocks:
             x = block(x)
-        return self.norm(x[:, 1:]).transpose(1, 2).reshape(b, c, *grid)
+        return self.norm(x[:, 1:]).unflatten(1, grid).permute(0, 3, 1, 2)

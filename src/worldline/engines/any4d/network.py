@@ -203,11 +203,16 @@ class Raw(NamedTuple):
 
 
 class Any4D(nn.Module):
-    """The whole network."""
+    """The whole network.
+
+    Attributes:
+        views_at_once: how many go through the dense heads together; fewer need less memory and no more time on a CPU.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.views_at_once = 8
         width, patch, side = config.encoder.width, config.encoder.patch, config.encoder.table_side
 
         def dense(channels: int, *, positions: bool = False) -> DenseEncoder:
@@ -254,14 +259,22 @@ class Any4D(nn.Module):
     def raw(self, views: Views) -> Raw:
         """What the heads say."""
         fused = self.fused(self.features(views), views)
-        v, b, _, *grid = fused.shape
         tokens, scale = self.info_sharing(fused.flatten(3).transpose(2, 3), self.scale_token)
-        maps = [x.transpose(2, 3).reshape(v * b, -1, *grid) for x in tokens]
-        levels = [fused.flatten(0, 1), *maps]
+        grid = fused.shape[-2:]
+        maps = [x.flatten(0, 1).unflatten(1, grid).permute(0, 3, 1, 2) for x in tokens]
         size = (views.image.shape[-2], views.image.shape[-1])
-        geometry = self.dpt_regressor_head(self.dpt_feature_head(levels), size)
-        motion = self.scene_flow_dpt_regressor_head(self.scene_flow_dpt_feature_head(levels), size)
+        geometry, motion = self._dense([fused.flatten(0, 1), *maps], size)
         return Raw(geometry, motion, self.pose_head(maps[-1]), self.scale_head(scale))
+
+    def _dense(self, levels: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """What the two dense heads say, a few views at a time: their maps are the largest there are."""
+        found: list[tuple[Tensor, Tensor]] = []
+        for part in zip(*(x.split(self.views_at_once) for x in levels), strict=True):
+            geometry = self.dpt_regressor_head(self.dpt_feature_head(part), size)
+            motion = self.scene_flow_dpt_regressor_head(self.scene_flow_dpt_feature_head(part), size)
+            found.append((geometry, motion))
+        geometries, motions = zip(*found, strict=True)
+        return torch.cat(geometries), torch.cat(motions)
 
     def _codes(self, views: Views) -> list[tuple[Tensor, Tensor]]:
         """Codes (V, B, C, gh, gw or 1, 1) and for which view and sample they count; encoders nobody needs rest."""
