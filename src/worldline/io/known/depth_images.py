@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from worldline.errors import FormatError, InputError
 from worldline.io.known.clip_frames import ClipFrames, Matched, match_files
@@ -83,15 +83,29 @@ def read_depth(found: DepthFiles, video: Video, settings: DepthSettings | None =
     if not depth_z.any():
         raise InputError(f"the depth images in {found.folder} are all empty; check the folder and the depth scale.")
     _check_plausible(depth_z, found, scale, given=settings.scale is not None)
-    alignment = None if settings.as_is else _alignment(depth_z, files, video)
-    moved = () if alignment is None else _move(depth_z, sigma, files, alignment)
+    alignment, moved = (None, ()) if settings.as_is else in_colour_view(depth_z, sigma, files.known, video)
     notes = (_note(found, files, depth_z), *assumed, *moved)
     return SensorDepth(DepthMaps(depth_z, sigma, Source(found.folder.name, notes=notes), True, SCALE_SIGMA), alignment)
 
 
-def _alignment(depth_z: Float[np.ndarray, "t h w"], files: Matched, video: Video) -> Alignment | None:
+def in_colour_view(
+    depth_z: Float[np.ndarray, "t h w"], sigma: Float[np.ndarray, "t h w"], known: Bool[np.ndarray, "t"], video: Video
+) -> tuple[Alignment | None, tuple[str, ...]]:
+    """Move maps, in place, into the view of the colour camera if their edges say that they clearly must be.
+
+    Args:
+        known: the frames that have a map.
+
+    Returns:
+        How they were moved (None: they were not), and what to say about it.
+    """
+    alignment = _alignment(depth_z, known, video)
+    return alignment, () if alignment is None else _move(depth_z, sigma, known, alignment)
+
+
+def _alignment(depth_z: Float[np.ndarray, "t h w"], known: Bool[np.ndarray, "t"], video: Video) -> Alignment | None:
     """How depth must be moved into the view of the colour camera, if its edges say that it clearly must."""
-    looked_at = _spread(files)
+    looked_at = _spread(known)
     if len(looked_at) < _FEWEST_ALIGNED:
         return None
     height, width = depth_z.shape[1:]
@@ -102,18 +116,21 @@ def _alignment(depth_z: Float[np.ndarray, "t h w"], files: Matched, video: Video
     return found if clear else None
 
 
-def _spread(files: Matched) -> list[int]:
+def _spread(known: Bool[np.ndarray, "t"]) -> list[int]:
     """Frames with depth, spread over the clip."""
-    there = np.flatnonzero(files.known)
+    there = np.flatnonzero(known)
     return np.unique(there[np.linspace(0, len(there) - 1, _ALIGNED_BY).round().astype(int)]).tolist()
 
 
 def _move(
-    depth_z: Float[np.ndarray, "t h w"], sigma: Float[np.ndarray, "t h w"], files: Matched, alignment: Alignment
+    depth_z: Float[np.ndarray, "t h w"],
+    sigma: Float[np.ndarray, "t h w"],
+    known: Bool[np.ndarray, "t"],
+    alignment: Alignment,
 ) -> tuple[str, ...]:
     """Bring the maps into the view of the colour camera, in place; what to say about it."""
-    apart_px = displacement_px(alignment, [depth_z[t] for t in _spread(files)])
-    for t in np.flatnonzero(files.known):
+    apart_px = displacement_px(alignment, [depth_z[t] for t in _spread(known)])
+    for t in np.flatnonzero(known):
         depth_z[t], sigma[t] = aligned(alignment, depth_z[t], sigma[t])
     return (
         f"the edges of the depth images are {apart_px:.0f} px away from those of the colour images: depth was moved "

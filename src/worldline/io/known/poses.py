@@ -191,7 +191,7 @@ def _at_times(
         note = f"the first column of {path.name} was read as {what}."
         return _Placed(np.where((index >= 0)[:, None, None], motion[index], np.eye(4)), index >= 0, (note,))
     given_s, begun, notes = _on_the_clock(times_s, settings.offset_s, path, clip)
-    there, valid = _interpolated(clip.times_s, given_s, motion, settings)
+    there, valid = interpolated(clip.times_s, given_s, motion, settings)
     if valid.sum() <= min(begun, len(given_s) - 1):  # where both count from their first, those two meet by assumption
         met = "only the first" if valid.any() else "none"
         raise InputError(
@@ -249,7 +249,7 @@ def _on_the_clock(
     return given_s - times_s[0], offset_s == 0, (note, *assumed)
 
 
-def _interpolated(
+def interpolated(
     wanted_s: Float[np.ndarray, "t"],
     given_s: Float[np.ndarray, "n"],
     motion: Float[np.ndarray, "n 4 4"],
