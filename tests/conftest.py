@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import jaxtyping
 import pytest
 
-CHECKED = tuple(f"worldline.{name}" for name in ("geometry", "scene", "synthetic", "io", "evaluate", "view"))
+CHECKED = tuple(f"worldline.{name}" for name in ("geometry", "scene", "synthetic", "io", "data", "evaluate", "view"))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 jaxtyping.install_import_hook(CHECKED, "shape_checks.checked")

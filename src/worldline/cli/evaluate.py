@@ -9,7 +9,10 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from worldline.data import reading as datasets
 from worldline.errors import InputError
+from worldline.evaluate.protocols import PointProtocol
+from worldline.evaluate.protocols import protocol as named_protocol
 from worldline.evaluate.report import Report, evaluate, evaluate_path
 from worldline.io.formats import tum
 from worldline.run.recorded_truth import recorded_truth
@@ -27,11 +30,14 @@ def run(
 ) -> None:
     """Compare a scene with the truth: cameras, depth, masks and tracks, as far as the truth has them.
 
+    The protocols tapvid3d-*, worldtrack-* and allocentric-* are those of benchmarks and compare points only.
+
     Args:
         scene: folder of a scene, or of a run
-        truth: folder of the true scene; a camera path in TUM format (.txt: t tx ty tz qx qy qz qw per line); or the
-            folder of the recording, with camera poses and depth images as in 7-Scenes or TUM RGB-D
-        protocol: name of the way to compare
+        truth: folder of the true scene; a camera path in TUM format (.txt: t tx ty tz qx qy qz qw per line); the
+            folder of the recording, with camera poses and depth images as in 7-Scenes or TUM RGB-D; or a clip of
+            TAPVid-3D, WorldTrack (.npz) or Dynamic Replica (folder of a sequence)
+        protocol: name of the way to compare; a wrong one lists them
         as_json: print JSON
     """
     report = compare(scene, truth, protocol)
@@ -39,7 +45,11 @@ def run(
 
 
 def compare(scene: Path, truth: Path, protocol: str = "default") -> Report:
-    """The report on a scene folder, from a scene folder, a TUM file or the folder of a recording as the truth."""
+    """The report on a scene folder, from a scene, a TUM file, a recording or a clip of a dataset as the truth."""
+    rules = named_protocol(protocol)
+    if truth.exists() and datasets.known(truth):
+        count = rules.max_frames if isinstance(rules, PointProtocol) else len(load(scene))
+        return evaluate(load(scene), datasets.read(truth, max_frames=count).truth, protocol=rules)
     if truth.is_file():
         path = tum.read(truth)
         report = evaluate_path(load(scene), path.times_s, path.world_from_cam, protocol=protocol, truth_name=truth.name)

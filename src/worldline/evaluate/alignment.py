@@ -84,6 +84,58 @@ def align_points_trimmed(
     return replace(best, name=f"trimmed {kind}")
 
 
+def align_points_ransac(
+    points: Float[np.ndarray, "n 3"],
+    truth: Float[np.ndarray, "n 3"],
+    *,
+    seed: int,
+    rounds: int = 1000,
+    inlier_m: float = 0.05,
+    at_most: int = 16_384,
+) -> Alignment:
+    """The similarity that most points agree with, among those of `rounds` random triples, fitted again to these points.
+
+    With more than `at_most` points a random choice of them decides. The same seed gives the same result. Fewer than
+    three points, or fewer that agree, leave the least-squares fit; the name says so.
+    """
+    if len(points) < 3:
+        return replace(align_points(points, truth, kind="sim3"), name="sim3 (too few points for RANSAC)")
+    rng = np.random.default_rng(seed)
+    if len(points) > at_most:
+        chosen = rng.choice(len(points), at_most, replace=False)
+        points, truth = points[chosen], truth[chosen]
+    points, truth = points.astype(np.float64), truth.astype(np.float64)
+    triples = _triples(rng, rounds, len(points))
+    fits = torch.vmap(sim3.fit)(_tensor(truth[triples]), _tensor(points[triples]))
+    linear = (fits.scale[:, None, None] * fits.rotation).numpy()
+    shift = fits.translation.numpy()
+    counts = np.concatenate(
+        [
+            (_squared_errors(linear[i : i + 128], shift[i : i + 128], points, truth) < inlier_m**2).sum(1)
+            for i in range(0, rounds, 128)
+        ]
+    )
+    best = int(counts.argmax())
+    agree = _squared_errors(linear[best : best + 1], shift[best : best + 1], points, truth)[0] < inlier_m**2
+    if agree.sum() < 3:
+        return replace(align_points(points, truth, kind="sim3"), name="sim3 (no three points agreed in RANSAC)")
+    return replace(align_points(points[agree], truth[agree], kind="sim3"), name=f"sim3 by RANSAC, seed {seed}")
+
+
+def _squared_errors(
+    linear: Float[np.ndarray, "m 3 3"],
+    shift: Float[np.ndarray, "m 3"],
+    points: Float[np.ndarray, "n 3"],
+    truth: Float[np.ndarray, "n 3"],
+) -> Float[np.ndarray, "m n"]:
+    """|linear @ point + shift - truth|^2 of every point under every map, as one product of matrices."""
+    centre, true_centre = points.mean(0), truth.mean(0)
+    x = np.concatenate([points - centre, truth - true_centre, np.ones((len(points), 1))], -1)
+    to_error = np.concatenate([linear, -np.tile(np.eye(3), (len(linear), 1, 1)), np.zeros((len(linear), 3, 1))], -1)
+    to_error[:, :, 6] = linear @ centre + shift - true_centre
+    return np.square(to_error.reshape(-1, 7) @ x.T).reshape(len(linear), 3, -1).sum(1)
+
+
 def align_poses(
     world_from_cam: Float[np.ndarray, "t 4 4"], truth: Float[np.ndarray, "t 4 4"], *, kind: Kind = "sim3"
 ) -> Alignment:
@@ -109,6 +161,16 @@ def align_poses(
     rotation = _roll_from_orientations(along[:, 0], best.rotation @ world_from_cam[:, :3, :3], truth) @ best.rotation
     translation = truth_centres.mean(0) - best.scale * rotation @ centres.mean(0)
     return Alignment(f"{kind} (straight line: rotation about it from orientations)", best.scale, rotation, translation)
+
+
+def _triples(rng: np.random.Generator, rounds: int, count: int) -> np.ndarray:
+    """(rounds, 3) indices below count, the three of a row different."""
+    a, b, c = (rng.integers(count - k, size=rounds) for k in range(3))
+    b += b >= a
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    c += c >= low
+    c += c >= high
+    return np.stack([a, b, c], -1)
 
 
 def _median_alignment(points: np.ndarray, truth: np.ndarray, kind: Kind) -> Alignment:

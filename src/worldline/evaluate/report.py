@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from worldline.data.sequence import TrackTruth, track_truth
+from worldline.errors import InputError
 from worldline.evaluate import calibration, depth, masks, motion, paths
 from worldline.evaluate.correspondence import (
     FramePairs,
@@ -19,7 +21,8 @@ from worldline.evaluate.correspondence import (
     static_alignment,
     track_coverage,
 )
-from worldline.evaluate.protocols import Protocol
+from worldline.evaluate.point_tracks import compare_points
+from worldline.evaluate.protocols import AnyProtocol, PointProtocol, Protocol
 from worldline.evaluate.protocols import protocol as named_protocol
 from worldline.scene.scene import Scene
 
@@ -43,7 +46,7 @@ class Report:
     scene: str
     truth: str
     metrics: Mapping[str, float]
-    protocol: Protocol
+    protocol: AnyProtocol
     alignment: Mapping[str, str] = field(default_factory=dict)
     frames: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
@@ -63,7 +66,7 @@ class Report:
         return "\n".join([head, *rows, *how, *(f"  note: {note}" for note in self.notes)])
 
 
-def evaluate(scene: Scene, truth: Scene, *, protocol: str | Protocol = "default") -> Report:
+def evaluate(scene: Scene, truth: Scene | TrackTruth, *, protocol: str | AnyProtocol = "default") -> Report:
     """Compare a scene with the true one, quantity by quantity.
 
     Frames are paired by time stamps, or by count where no stamps agree. True maps are brought to the scene's grid
@@ -72,10 +75,15 @@ def evaluate(scene: Scene, truth: Scene, *, protocol: str | Protocol = "default"
     median |error| / sigma (0.67 is perfect), `depth_sigma_halves` the error of the surer half of the pixels over that
     of the other.
 
+    A protocol of a benchmark (`PointProtocol`) compares points only; `truth` may then be that of a dataset.
+
     Raises:
-        InputError: no common frames, or an unknown protocol.
+        InputError: no common frames, an unknown protocol, or a truth without what the protocol compares.
     """
     rules = named_protocol(protocol)
+    if isinstance(rules, PointProtocol):
+        return _point_report(scene, truth, rules)
+    truth = truth.as_scene() if isinstance(truth, TrackTruth) else truth
     pairs = paired_frames(scene.times_s, truth.times_s, max_gap_s=rules.max_gap_s)
     parts = [
         _path_part(scene, truth.world_from_cam[pairs.truth], pairs, rules),
@@ -100,9 +108,17 @@ def evaluate_path(
         InputError: no common time stamps, poses that are not finite, or an unknown protocol.
     """
     rules = named_protocol(protocol)
+    if isinstance(rules, PointProtocol):
+        raise InputError(f"the protocol {rules.name} needs true points, not only a path; choose default or metric.")
     paths.checked(world_from_cam, "the true path")
     pairs = paired_frames(scene.times_s, np.asarray(times_s, dtype=np.float64), max_gap_s=rules.max_gap_s)
     return _report(scene, truth_name, pairs, rules, [_path_part(scene, world_from_cam[pairs.truth], pairs, rules)])
+
+
+def _point_report(scene: Scene, truth: Scene | TrackTruth, rules: PointProtocol) -> Report:
+    points = truth if isinstance(truth, TrackTruth) else track_truth(truth)
+    found = compare_points(scene, points, rules)
+    return Report(scene.name, truth.name, found.metrics, rules, {"points": found.alignment}, found.frames, found.notes)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def fit(
 
     Where the points do not determine the rotation (all equal, or on one line) the result is still a valid
     similarity with least error, but its rotation is one of many; `evaluate.alignment` decides what to do then.
+    No branch depends on the data, so `torch.vmap` fits many sets of points at once.
     """
     w = torch.ones_like(points_a[:, 0]) if weight is None else weight
     w = w / w.sum()
@@ -52,7 +53,8 @@ def fit(
     sign[2] = torch.where(torch.det(u @ vt) < 0, -1.0, 1.0)
     rotation = (u * sign) @ vt
     spread = (w[:, None] * db * db).sum()
+    some = spread > 0
     scale = torch.ones_like(spread)
-    if with_scale and spread > 0:
-        scale = (s * sign).sum() / spread
+    if with_scale:
+        scale = torch.where(some, (s * sign).sum() / torch.where(some, spread, scale), scale)
     return Sim3(scale, rotation, mean_a - scale * rotation @ mean_b)
