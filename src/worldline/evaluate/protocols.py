@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from worldline.errors import InputError
 from worldline.evaluate.alignment import Kind
@@ -133,3 +134,10 @@ def protocol(name_or_value: str | AnyProtocol) -> AnyProtocol:
     if name_or_value not in PROTOCOLS:
         raise InputError(f"there is no protocol {name_or_value!r}; choose one of {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name_or_value]
+
+
+def protocol_from_json(plain: Mapping[str, Any]) -> AnyProtocol:
+    """The protocol stored with a number. Raises TypeError for one with other items than today's."""
+    if "measure" in plain:
+        return PointProtocol(**{**plain, "thresholds": tuple(plain["thresholds"])})
+    return Protocol(**plain)

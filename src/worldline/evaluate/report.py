@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from worldline.data.sequence import TrackTruth, track_truth
-from worldline.errors import InputError
+from worldline.errors import FormatError, InputError
 from worldline.evaluate import calibration, depth, masks, motion, paths
 from worldline.evaluate.correspondence import (
     FramePairs,
@@ -22,7 +22,7 @@ from worldline.evaluate.correspondence import (
     track_coverage,
 )
 from worldline.evaluate.point_tracks import compare_points
-from worldline.evaluate.protocols import AnyProtocol, PointProtocol, Protocol
+from worldline.evaluate.protocols import AnyProtocol, PointProtocol, Protocol, protocol_from_json
 from worldline.evaluate.protocols import protocol as named_protocol
 from worldline.scene.scene import Scene
 
@@ -56,6 +56,26 @@ class Report:
         plain = asdict(self)
         plain["metrics"] = {k: v if math.isfinite(v) else None for k, v in self.metrics.items()}
         return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Report:
+        """The report behind `as_json`.
+
+        Raises:
+            FormatError: these are not the values of a report.
+        """
+        try:
+            return cls(
+                plain["scene"],
+                plain["truth"],
+                {k: math.nan if v is None else float(v) for k, v in plain["metrics"].items()},
+                protocol_from_json(plain["protocol"]),
+                dict(plain["alignment"]),
+                tuple(plain["frames"]),
+                tuple(plain["notes"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"this is no report ({error!r}); write one with worldline evaluate --json.") from error
 
     def as_text(self) -> str:
         """A table for people."""
