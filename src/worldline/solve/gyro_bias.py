@@ -50,7 +50,7 @@ class BiasSettings:
     window_s: float = 5.0
     fewest_windows: int = 4
     force_mps2: float = 0.1
-    correlated: float = 3.0
+    correlated: float = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,16 +176,17 @@ def _mean_forces(
 ) -> tuple[Float[Tensor, "w 3"], Float[Tensor, "w 3 9"], Float[Tensor, "3"]]:
     """Mean force of each window less gravity, and its derivatives by gyro bias, accelerometer bias and gravity.
 
-    A change db of the gyro bias turns the later attitude by -(integral of R) db, R being that attitude.
+    A change db of the gyro bias turns the later attitude by -(integral of R) db, R being that attitude. Of the force
+    only gravity counts in this derivative: how accelerations of the device are turned tells nothing, as their mean is
+    what is not known.
     """
     turn = rotations_at_samples(times_s, rate)
     turned = (turn @ force[..., None])[..., 0]
     step = torch.diff(times_s)[:, None, None]
     sum_of_turns = torch.cat([torch.zeros_like(turn[:1]), torch.cumsum(step * (turn[1:] + turn[:-1]) / 2, 0)])
-    by_bias = se3.hat(turned) @ sum_of_turns
-    rows = torch.cat([by_bias, -turn, turned[..., None]], -1)
+    rows = torch.cat([sum_of_turns, -turn, turned[..., None]], -1)
     sums = torch.zeros(int(label[-1]) + 1, 3, 7, dtype=rows.dtype).index_add_(0, label, rows)
     mean = sums / torch.bincount(label)[:, None, None]
     gravity = mean[0, :, 6] if bool(gravity.isnan().any()) else gravity
-    minus = -torch.eye(3, dtype=rows.dtype).expand(len(mean), 3, 3)
-    return mean[..., 6] - gravity, torch.cat([mean[..., :6], minus], -1), gravity
+    by_bias, minus = se3.hat(gravity) @ mean[..., :3], -torch.eye(3, dtype=rows.dtype).expand(len(mean), 3, 3)
+    return mean[..., 6] - gravity, torch.cat([by_bias, mean[..., 3:6], minus], -1), gravity
