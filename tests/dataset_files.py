@@ -14,6 +14,7 @@ from PIL import Image
 from worldline.data import TrackTruth
 
 FLIP = np.diag([-1.0, -1.0, 1.0])
+DEPTH_SCALE = 2.0
 
 
 def encoded(frame: np.ndarray) -> bytes:
@@ -61,7 +62,7 @@ def _entry(folder: Path, name: str, side: str, t: int, truth: TrackTruth, frame:
         "trajectories": folder / "trajectories" / f"{t:06d}.pth",
     }
     Image.fromarray(frame).save(paths["image"])
-    Image.fromarray(truth.depth_z[t].astype(np.float16).view(np.uint16)).save(paths["depth"])
+    Image.fromarray((truth.depth_z[t] / DEPTH_SCALE).astype(np.float16).view(np.uint16)).save(paths["depth"])
     Image.fromarray(np.where(truth.moving[t] > 0, 255, 0).astype(np.uint8)).save(paths["mask"])
     if side == "left":
         world, seen = torch.from_numpy(truth.points_world[t]).float(), torch.from_numpy(truth.visible[t])
@@ -70,7 +71,7 @@ def _entry(folder: Path, name: str, side: str, t: int, truth: TrackTruth, frame:
     files = {what: {"path": str(path.relative_to(folder.parent))} for what, path in paths.items()}
     if side == "right":
         files["trajectories"] = None
-    files["depth"]["scale_adjustment"] = 1.0
+    files["depth"]["scale_adjustment"] = DEPTH_SCALE
     return {
         "sequence_name": name,
         "camera_name": side,

@@ -1,13 +1,19 @@
 """Readers of datasets: what is written in their layout comes back, and what is not in it is refused in one sentence."""
 
 import gzip
+import io
 import json
 import pickle
+import tempfile
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from dataset_files import tapvid3d_arrays, write_dynamic_replica
 from worldline.data import TrackTruth, dynamic_replica, read, tapvid3d, track_truth, worldtrack
@@ -237,6 +243,21 @@ def _unknown_intrinsics(file):
     file.write_bytes(gzip.compress(json.dumps(entries[:1]).encode()))
 
 
+def _no_viewpoint(file):
+    entries = json.loads(gzip.decompress(file.read_bytes()))
+    entries[0]["viewpoint"] = None
+    file.write_bytes(gzip.compress(json.dumps(entries[:1]).encode()))
+
+
+def _images_of_two_sizes(file):
+    Image.fromarray(np.zeros((3, 4, 3), np.uint8)).save(next(file.parent.glob("*left/images/*")))
+
+
+def _small_masks(file):
+    for path in file.parent.glob("*left/masks/*"):
+        Image.fromarray(np.zeros((3, 4), np.uint8)).save(path)
+
+
 def _damaged_depth(file):
     next(file.parent.glob("*left/depths/*")).write_bytes(b"png?")
 
@@ -253,6 +274,7 @@ def _harmful_trajectory(file):
     "spoil",
     [
         _spoilt_annotations, _annotations_of_another_kind, _no_pose, _unknown_intrinsics, _damaged_depth,
+        _no_viewpoint, _images_of_two_sizes, _small_masks,
         _missing_image, _harmful_trajectory,
     ],
 )  # fmt: skip
@@ -263,6 +285,32 @@ def test_damaged_dynamic_replica_is_refused(tmp_path, spoil):
     with pytest.raises(FormatError) as caught:
         read(left)
     one_sentence(caught.value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31), compressed=st.booleans())
+def test_files_with_flipped_or_missing_bytes_are_read_or_refused_but_nothing_else(seed, compressed):
+    rng = np.random.default_rng(seed)
+    data = bytearray(file_bytes(compressed))
+    if rng.random() < 0.3:
+        data = data[: rng.integers(1, len(data))]
+    for place in rng.integers(len(data), size=rng.integers(1, 6)):
+        data[place] = rng.integers(256)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "drive.npz"
+        path.write_bytes(data)
+        try:
+            read(path)
+        except InputError as error:
+            one_sentence(error)
+
+
+@cache
+def file_bytes(compressed: bool) -> bytes:
+    truth, frames, _ = clip()
+    buffer = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(buffer, **tapvid3d_arrays(truth.first(2), frames[:2], poses=True))
+    return buffer.getvalue()
 
 
 def test_a_scene_without_tracks_is_no_truth_about_points():

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from worldline.data.encoded_images import UNREADABLE
 from worldline.data.sequence import Sequence, TrackTruth, first_seen
 from worldline.errors import FormatError, InputError
 from worldline.geometry import se3
@@ -56,10 +56,11 @@ def read(folder: Path, *, max_frames: int | None = None) -> Sequence:
     split, entries = _entries(folder)
     entries = entries[:max_frames]
     source = Source(f"Dynamic Replica, {entries[0]['sequence_name']} {entries[0]['camera_name']}")
-    frames = np.stack([_each(split, e, "image", _rgb) for e in entries])
-    depth_z = _maps(split, entries, "depth", _depth_z)
-    ids = _maps(split, entries, "mask", _foreground)
+    frames = _stacked([_each(split, e, "image", _rgb) for e in entries], "images")
     height, width = frames.shape[1:3]
+    depth_z = _maps(split, entries, "depth", _depth_z, (height, width))
+    depth_z = None if depth_z is None else depth_z * np.array([_depth_scale(e) for e in entries])[:, None, None]
+    ids = _maps(split, entries, "mask", _foreground, (height, width))
     camera = Camera(np.array([_intrinsics(e, width, height) for e in entries]), width, height)
     world_from_cam = _world_from_cam(entries)
     times_s = _times_s(entries)
@@ -99,8 +100,9 @@ def _annotations(file: Path) -> list[Entry]:
         text = gzip.decompress(file.read_bytes()) if file.suffix == ".jgz" else file.read_bytes()
         entries = json.loads(text)
         for entry in entries:
-            entry["sequence_name"], entry["camera_name"], entry["frame_number"], entry["image"]["path"]
-    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+            entry["sequence_name"], entry["camera_name"], entry["image"]["path"]
+            entry["frame_number"] = int(entry["frame_number"])
+    except UNREADABLE as error:
         raise FormatError(f"{file.name} is no list of frame annotations ({error!r}); download it again.") from error
     return list(entries)
 
@@ -119,18 +121,27 @@ def _each(split: Path, entry: Entry, what: str, load: Callable[[Path], np.ndarra
     path = split / _path(entry, what, split)
     try:
         return load(path)
-    except (OSError, ValueError, SyntaxError, LookupError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+    except (*UNREADABLE, RuntimeError) as error:
         state = "is damaged or of another kind" if path.exists() else "is missing"
         raise FormatError(f"{path} {state}; download the sequence again.") from error
 
 
-def _maps(split: Path, entries: list[Entry], what: str, load: Callable[[Path], np.ndarray]) -> np.ndarray | None:
-    """A map per frame, or None where the annotations have none."""
+def _stacked(arrays: list[np.ndarray], what: str) -> np.ndarray:
+    if len({array.shape for array in arrays}) > 1:
+        raise FormatError(f"the {what} have different sizes; download the sequence again.")
+    return np.stack(arrays)
+
+
+def _maps(
+    split: Path, entries: list[Entry], what: str, load: Callable[[Path], np.ndarray], size: tuple[int, int]
+) -> np.ndarray | None:
+    """A map per frame, of the images' size, or None where the annotations have none."""
     if any(not entry.get(what) for entry in entries):
         return None
-    scales = [float((e[what].get("scale_adjustment") if isinstance(e[what], dict) else None) or 1.0) for e in entries]
-    maps = np.stack([_each(split, e, what, load) for e in entries])
-    return maps if set(scales) == {1.0} else (maps * np.array(scales)[:, None, None]).astype(maps.dtype)
+    maps = _stacked([_each(split, e, what, load) for e in entries], f"files of {what}")
+    if maps.shape[1:] != size:
+        raise FormatError(f"the files of {what} are not of the images' size; download the sequence again.")
+    return maps
 
 
 def _rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -142,6 +153,15 @@ def _depth_z(path: Path) -> Float[np.ndarray, "h w"]:
     with Image.open(path) as image:
         depth_z = np.array(image).astype(np.uint16).view(np.float16).astype(np.float32)
     return np.where(np.isfinite(depth_z) & (depth_z > 0), depth_z, 0).astype(np.float32)
+
+
+def _depth_scale(entry: Entry) -> np.float32:
+    """What stored depth is multiplied with; 1 in the published files."""
+    item = entry["depth"]
+    scale = item.get("scale_adjustment", 1.0) if isinstance(item, dict) else 1.0
+    if not (isinstance(scale, (int, float)) and 0 < scale < np.inf):
+        raise FormatError(f"the depth of frame {entry['frame_number']} has the scale {scale!r}; download it again.")
+    return np.float32(scale)
 
 
 def _foreground(path: Path) -> UInt8[np.ndarray, "h w"]:
@@ -162,13 +182,13 @@ def _viewpoint(entry: Entry, key: str, shape: tuple[int, ...]) -> np.ndarray:
 def _intrinsics(entry: Entry, width: int, height: int) -> Float[np.ndarray, "4"]:
     """fx fy cx cy in pixels; PyTorch3D's image plane has its middle at (W / 2, H / 2), as ours."""
     half = np.array([width, height]) / 2
-    kind = str(entry.get("viewpoint", {}).get("intrinsics_format", "ndc_norm_image_bounds")).lower()
+    focal, principal = _viewpoint(entry, "focal_length", (2,)), _viewpoint(entry, "principal_point", (2,))
+    kind = str(entry["viewpoint"].get("intrinsics_format", "ndc_norm_image_bounds")).lower()
     if kind not in ("ndc_isotropic", "ndc_norm_image_bounds"):
         raise FormatError(
             f"intrinsics of kind {kind!r} are not known; only ndc_isotropic and ndc_norm_image_bounds are."
         )
     unit = np.repeat(half.min(), 2) if kind == "ndc_isotropic" else half
-    focal, principal = _viewpoint(entry, "focal_length", (2,)), _viewpoint(entry, "principal_point", (2,))
     return np.concatenate([focal * unit, half - principal * unit])
 
 
@@ -181,7 +201,8 @@ def _world_from_cam(entries: list[Entry]) -> Float[np.ndarray, "t 4 4"]:
 
 def _times_s(entries: list[Entry]) -> Float[np.ndarray, "t"]:
     """The stamps of the frames where they rise, else their numbers at 30 frames per second."""
-    stamps = np.array([e.get("frame_timestamp", np.nan) for e in entries], dtype=np.float64)
+    stamped = [e.get("frame_timestamp") for e in entries]
+    stamps = np.array([s if isinstance(s, (int, float)) else np.nan for s in stamped], dtype=np.float64)
     if np.isfinite(stamps).all() and (np.diff(stamps) > 0).all():
         return stamps - stamps[0]
     return np.array([e["frame_number"] - entries[0]["frame_number"] for e in entries]) / _FPS

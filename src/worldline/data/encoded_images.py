@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,13 @@ _HARMLESS = {
 }
 
 
+UNREADABLE = (
+    OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError, NotImplementedError,
+    SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, Image.DecompressionBombError,
+)  # fmt: skip
+"""What numpy, zipfile, zlib, pickle and Pillow raise on damaged files."""
+
+
 class _OnlyArrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _HARMLESS:
@@ -36,18 +45,18 @@ class _OnlyArrays(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def read_encoded(path: Path, key: str, count: int | None = None, every: int = 1) -> UInt8[np.ndarray, "t h w 3"]:
-    """The images (RGB) under a key of an `.npz` file, at most `count` of every `every`-th.
+def read_encoded(path: Path, key: str, count: int | None = None) -> UInt8[np.ndarray, "t h w 3"]:
+    """The images (RGB) under a key of an `.npz` file, at most the first `count`.
 
     Raises:
         FormatError: they are not there, or are no images of one size.
     """
     try:
-        files = _stored(path, key)[::every][:count]
-        frames = [_decoded(data) for data in files]
-        return np.stack(frames)
-    except (OSError, ValueError, KeyError, SyntaxError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise FormatError(f"the images ({key}) of {path.name} cannot be read ({error}); download it again.") from error
+        files = _stored(path, key)[:count]
+        return np.stack([_decoded(data) for data in files])
+    except UNREADABLE as error:
+        why = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
+        raise FormatError(f"the images ({key}) of {path.name} cannot be read ({why}); download it again.") from error
 
 
 def _stored(path: Path, key: str) -> list[bytes]:

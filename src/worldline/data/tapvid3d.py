@@ -15,14 +15,13 @@ tells its part: `boxes_22` (Panoptic Studio, still cameras), `tapvid3d_9142..._2
 from __future__ import annotations
 
 import re
-import zipfile
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
-from worldline.data.encoded_images import read_encoded
+from worldline.data.encoded_images import UNREADABLE, read_encoded
 from worldline.data.sequence import Sequence, TrackTruth, first_seen
 from worldline.errors import FormatError, InputError
 from worldline.geometry import se3
@@ -68,8 +67,10 @@ def load(path: Path) -> dict[str, np.ndarray]:
                 raise FormatError(f"{path.name} has no {', '.join(missing)}, so it is no TAPVid-3D or WorldTrack file.")
             wanted = [*REQUIRED[1:], "queries_xyt", "extrinsics_w2c"]
             return {key: archive[key] for key in wanted if key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise FormatError(f"{path.name} cannot be read as .npz ({error}); download it again.") from error
+    except FormatError:
+        raise
+    except UNREADABLE as error:
+        raise FormatError(f"{path.name} cannot be read as .npz; it is damaged or of another kind.") from error
 
 
 def assembled(path: Path, arrays: dict[str, np.ndarray], max_frames: int | None) -> Sequence:
@@ -99,6 +100,8 @@ def camera_poses(arrays: dict[str, np.ndarray], name: str) -> np.ndarray | None:
 
 def _check(name: str, arrays: dict[str, np.ndarray]) -> None:
     tracks = arrays["tracks_XYZ"]
+    if any(array.dtype.kind not in "fiub" for array in arrays.values()):
+        raise FormatError(f"{name} holds something else than numbers; download it again.")
     if tracks.ndim != 3 or tracks.shape[-1] != 3 or tracks.dtype.kind != "f" or tracks.size == 0:
         raise FormatError(f"tracks_XYZ of {name} has shape {tracks.shape}, not (frames, points, 3); download it again.")
     shapes = {

@@ -88,7 +88,7 @@ def _by_sequence(reports: Sequence[Report]) -> list[Report]:
 
 
 def _check_alike(reports: Mapping[str, Sequence[Report]], first: Report, by: str) -> None:
-    wanted = [(report.truth, len(report.frames)) for report in _by_sequence(next(iter(reports.values())))]
+    wanted = [(report.truth, report.frames) for report in _by_sequence(next(iter(reports.values())))]
     for method, of_method in reports.items():
         for report in of_method:
             if report.protocol != first.protocol:
@@ -99,7 +99,7 @@ def _check_alike(reports: Mapping[str, Sequence[Report]], first: Report, by: str
                 )
             if by not in report.metrics:
                 raise InputError(f"the report of {method} on {report.truth} has no {by}; choose another metric.")
-        if [(report.truth, len(report.frames)) for report in _by_sequence(of_method)] != wanted:
+        if [(report.truth, report.frames) for report in _by_sequence(of_method)] != wanted:
             raise InputError(
                 f"{method} was not measured on the sequences and frames of the others; measure all on one."
             )
