@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,3 +224,11 @@ def test_the_command_line_takes_files_of_datasets_as_the_truth(tmp_path, capsys)
 
 def test_the_truth_of_a_dataset_goes_into_the_public_verb():
     assert wl.evaluate(true_scene(), track_truth(true_scene())).metrics["ate_m"] < 1e-9
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_every_protocol_is_explained(name):
+    page = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text()
+    measure, _, rest = name.partition("-")
+    for part in (f"**`{measure}-*`**", f"`{rest.removesuffix('-first').removesuffix('-fixed')}`"):
+        assert part in page

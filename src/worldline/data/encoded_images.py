@@ -33,7 +33,8 @@ _HARMLESS = {
 
 UNREADABLE = (
     OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError, NotImplementedError,
-    SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, Image.DecompressionBombError,
+    SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError,
+    Image.DecompressionBombError,
 )  # fmt: skip
 """What numpy, zipfile, zlib, pickle and Pillow raise on damaged files."""
 
