@@ -23,6 +23,7 @@ VERBS = {
     "page": "write a scene as one HTML file that opens anywhere",
     "view": "look at scenes in the browser while this command runs",
     "export": "write a scene in another format: .ply .txt (TUM) .npz, 16-bit depth, COLMAP",
+    "inspect": "what a log, a video or a folder holds, and which topics of a log will be used",
     "doctor": "what this machine has and what will run on it",
     "demo": "render a small world, reconstruct it from its pixels, and show the errors",
 }

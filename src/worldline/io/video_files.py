@@ -1,8 +1,10 @@
-"""A path in, a Video out: encoded files through PyAV, folders of images through Pillow."""
+"""A path in, a Video out: encoded files through PyAV, folders of images through Pillow, logs by their camera."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,26 @@ from worldline.io.encoded_video import read_encoded, write_video
 from worldline.io.frame_store import DiskFrames, FrameStore, MemoryFrames
 from worldline.io.image_folders import SUFFIXES, ImageFolder, find_images, read_images
 from worldline.io.selection import Selection
+from worldline.io.sensors.log_files import is_log
 from worldline.scene.atomic import write_whole
 from worldline.scene.journal import Progress, Silent, content_key, file_key
 from worldline.scene.video import Video
 
 __all__ = ["read_video", "video_key", "write_video"]
+
+
+@dataclass(frozen=True)
+class _LogInput:
+    """A log and which of its topics are wanted."""
+
+    path: Path
+    topics: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, or those of its folder."""
+        return (self.path,) if self.path.is_file() else tuple(sorted(p for p in self.path.iterdir() if p.is_file()))
+
 
 _READER = 2  # part of every key: raise it when the same file would be read to other pixels, times or facts
 
@@ -31,36 +48,39 @@ def read_video(
     max_frames: int | None = None,
     max_side: int | None = None,
     strict: bool = False,
+    topics: Sequence[str] = (),
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Video:
-    """Read a video file, a folder of images, or one image.
+    """Read a video file, a folder of images, one image, or the camera of a log (ROS bag or MCAP).
 
     Frames come upright, with square pixels, 8-bit RGB. Time stamps are those of the file: seconds since the first
     frame for a video; for images, the time stamps in their names, or 30 frames per second. Whatever was lost,
     assumed or changed is said in `notes`; `facts` has codec, fps, rotation (degrees), declared_frames,
     decoded_frames, lost_frames, corrupt_frames, frame_numbers (in the whole input, from 0), and where known bits,
     transfer, focal_px (of the stored frames), files, clip_frames and clock ("names": times_s are the time stamps in
-    the names, "assumed": a frame rate was assumed).
+    the names or messages, "assumed": a frame rate was assumed), and topic (of a log).
 
     Args:
         every: keep every n-th frame.
         start_s, end_s: the part to read, seconds after the first frame, both ends included.
         max_frames: stop after so many frames. max_side: shrink so that the longer side has at most so many pixels.
         strict: a damaged or truncated clip is an error, not a note.
+        topics: of a log, texts such as `camera=/cam0/image_raw`, in place of what would be chosen.
         cache: a folder in which the decoded frames are kept, mapped instead of held in memory; used again next time.
         progress: told the share that has been read.
 
     Raises:
-        InputError: no such path, nothing to read in it, nothing in the chosen time, images of unlike sizes.
+        InputError: no such path, nothing to read in it, nothing in the chosen time, images of unlike sizes; a log
+            without a camera, or whose times go backwards.
         FormatError: not a video or image, no frame in it, or (strict) damaged.
         OutputError: the cache cannot be written.
     """
     selection = Selection(every, start_s, end_s, max_frames, max_side)
-    source = _source(Path(path))
+    source = _source(Path(path), tuple(topics))
     if cache is None:
         return _read(source, selection, MemoryFrames(), strict, progress or Silent())
-    kept = Path(cache) / f"frames-{_key(source, (selection, strict))[:16]}.npy"
+    kept = Path(cache) / f"frames-{_key(source, (selection, strict, *topics))[:16]}.npy"
     found = _from_cache(kept)
     if found is None:
         found = _read(source, selection, DiskFrames(kept), strict, progress or Silent())
@@ -73,16 +93,20 @@ def video_key(path: str | Path, options: Any = None) -> str:
     return _key(_source(Path(path)), options)
 
 
-def _key(source: Path | ImageFolder, options: Any) -> str:
-    files = source.files if isinstance(source, ImageFolder) else (source,)
+def _key(source: Path | ImageFolder | _LogInput, options: Any) -> str:
+    files = (source,) if isinstance(source, Path) else source.files
     return content_key(_READER, [(f.name, file_key(f)) for f in files], options)
 
 
-def _source(path: Path) -> Path | ImageFolder:
-    """The video file, or the images in order."""
+def _source(path: Path, topics: tuple[str, ...] = ()) -> Path | ImageFolder | _LogInput:
+    """The video file, the images in order, or the log."""
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist; give a video file or a folder of images.")
+        if is_log(path):
+            return _LogInput(path, topics)
+        if topics:
+            raise InputError(f"{path} is not a log, so it has no topics; leave out --topic {topics[0]}.")
         if path.is_dir():
             return find_images(path)
         if not path.is_file():  # a pipe would be waited for, a device has no end
@@ -97,9 +121,14 @@ def _source(path: Path) -> Path | ImageFolder:
 
 
 def _read(
-    source: Path | ImageFolder, selection: Selection, store: FrameStore, strict: bool, progress: Progress
+    source: Path | ImageFolder | _LogInput, selection: Selection, store: FrameStore, strict: bool, progress: Progress
 ) -> Video:
     try:
+        if isinstance(source, _LogInput):
+            # here, so that the readers of logs are loaded only for logs
+            from worldline.io.sensors.recordings import video_of
+
+            return video_of(source.path, source.topics, selection, store, progress, strict=strict)
         if isinstance(source, ImageFolder):
             return read_images(source, selection, store, progress)
         return read_encoded(source, selection, store, progress, strict=strict)

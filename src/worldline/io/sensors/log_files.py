@@ -151,8 +151,10 @@ def is_log(path: Path) -> bool:
             return any(s in (".mcap", ".db3") for s in names) and not any(s in IMAGE_SUFFIXES for s in names)
         if path.suffix.lower() in SUFFIXES or path.name.lower().endswith(".bag.active"):
             return True
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as stream:
-            return path.is_file() and stream.read(8).startswith(_MAGIC)
+            return stream.read(8).startswith(_MAGIC)
     except OSError:
         return False
 

@@ -123,7 +123,7 @@ def known_of(
         InputError: a topic that was chosen cannot be used. FormatError: damaged.
     """
     with open_recording(path, topics) as recording:
-        frame = str((video.facts or {}).get("frame_id", ""))
+        frame = camera_frame(recording)
         camera = _camera(recording, video)
         sensor = _depth(recording, video, depth)
         maps = _lidar(recording, video, camera, frame) if sensor is None else sensor.maps
@@ -163,6 +163,11 @@ def read_radar(path: Path, topic: str | None = None, *, need_speed: bool = False
         return radar_returns(recording.log, chosen, recording.clock, need_speed=need_speed)
 
 
+def is_rectified(topic: str | None) -> bool:
+    """Whether a camera's topic is named as one whose lens distortion has been removed (`image_rect`)."""
+    return topic is not None and any(part.startswith("image_rect") for part in topic.split("/"))
+
+
 def _held(recording: Recording) -> str:
     """The topics of a log, for errors."""
     names = [f"{t.name} of {t.type}" for t in recording.contents if t.count]
@@ -171,11 +176,11 @@ def _held(recording: Recording) -> str:
 
 
 def _camera(recording: Recording, video: Video) -> CameraPrior | None:
-    topic, camera = recording.topic("camera_info"), recording.topic("camera") or ""
+    topic, camera = recording.topic("camera_info"), recording.topic("camera")
     message = None if topic is None else recording.log.first(topic)
     if topic is None or message is None:
         return None
-    return camera_prior(message.content, topic, video, rectified="rect" in camera.rsplit("/", 2)[-1])
+    return camera_prior(message.content, topic, video, rectified=is_rectified(camera))
 
 
 def _depth(recording: Recording, video: Video, settings: DepthSettings | None) -> SensorDepth | None:
@@ -226,6 +231,12 @@ def _radar(recording: Recording, frame: str) -> RadarReturns | None:
         return None
     found = radar_returns(recording.log, topic, recording.clock)
     return replace(found, cam_from_radar=transforms_of(recording.log).between(frame, _frame(recording, topic)))
+
+
+def camera_frame(recording: Recording) -> str:
+    """The frame of the camera's images, which by custom is optical (x right, y down, z forward); empty without one."""
+    topic = recording.topic("camera")
+    return "" if topic is None else _frame(recording, topic)
 
 
 def _sample(recording: Recording, topic: str) -> Any:
@@ -323,7 +334,6 @@ def _video(
         "clip_frames": contents.count,
         "clock": "names",
         "topic": topic,
-        "frame_id": frame_of(contents.sample),
     }
     said = (
         f"the images of {topic} were read ({recording.choices['camera'].why}).",
