@@ -301,7 +301,7 @@ def _matrix(fx_fy_cx_cy: Tensor) -> Tensor:
 def _crop(reference: dict[str, Tensor]) -> dict[str, Tensor]:
     fit = resolution.Fit.of(300, 170)
     depth = np.arange(300 * 170, dtype=np.float32).reshape(170, 300)
-    intrinsics = torch.from_numpy(fit.intrinsics(_four(reference["crop/k_in"].double()).numpy()))
+    intrinsics = torch.from_numpy(fit.trained_intrinsics(_four(reference["crop/k_in"].double()).numpy()))
     return {
         "crop/size_out_wh": torch.tensor([fit.width, fit.height]),
         "crop/depth_out_stride8": torch.from_numpy(fit.nearest(depth)[::8, ::8]),

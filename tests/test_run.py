@@ -38,6 +38,7 @@ class Engine:
     """Three stages, each building on the one before; `before` may interrupt, `computed` lists what really ran."""
 
     needs: tuple[str, ...] = ()
+    least_frames = 2
 
     def __init__(self, before=lambda name: None):
         self.before, self.computed, self.observed = before, [], None

@@ -25,6 +25,9 @@ class Engine(Protocol):
     needs: tuple[str, ...]
     """Names of the Observations fields that must be there."""
 
+    least_frames: int
+    """Fewer cannot be reconstructed."""
+
     def wants(self, video: Video) -> tuple[str, ...]:
         """Names of further fields that make the scene of this video richer."""
         ...

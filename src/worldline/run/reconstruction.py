@@ -103,10 +103,10 @@ def reconstruct(
     video = video_or_path
     if not isinstance(video, Video):
         video = read_video(Path(video), max_side=DEFAULT_MAX_SIDE)
-    _require_motion(video)
     module = engine_module(DEFAULT_ENGINE if engine == "auto" else engine)
     settings = cues.with_quality(module.Config, quality) if config is None else config
     solve = module.build(cues.on_device(settings, device))
+    _require_motion(video, solve.least_frames)
     known = cues.observe(
         video,
         needs=(*solve.needs, *solve.wants(video)),
@@ -199,8 +199,8 @@ def _known(request: Request, video: Video, journal: Journal) -> Observations | N
     return observations(request.known, video, source=request.source, journal=journal)
 
 
-def _require_motion(video: Video) -> None:
-    if len(video) < 2:
+def _require_motion(video: Video, least: int) -> None:
+    if len(video) < least:
         raise InputError(
             f"{video.name} has {len(video)} frame, and motion needs at least two; "
             "for a single image give a second view, or the clip it was taken from."

@@ -99,6 +99,13 @@ class Journal:
             clock.resumed = found is not None
             return self._keep(name, key, compute()) if found is None else found
 
+    def again(self, name: str, *, settings: Any = None) -> Arrays:
+        """The arrays of a stage that has been run, for another look at them; not a stage of its own."""
+        key = content_key(self._key, name, settings)
+        found = self._found(name, key)
+        assert found is not None, f"stage {name} was run before"
+        return found
+
     def run_by_frame(
         self, name: str, compute: Callable[[], Iterable[Arrays]], count: int, *, settings: Any = None
     ) -> dict[str, LazyArray]:

@@ -24,7 +24,8 @@ class Views:
         image: (V, B, 3, H, W), normalised; image_shown: (B,) false hides the images of a sample.
         rays: (V, B, H, W, 3) unit vectors in the camera (OpenCV axes).
         depth: (V, B, H, W) along those rays, 0 where unknown.
-        quaternion: (V, B, 4) x y z w; translation: (V, B, 3) of world_from_cam.
+        quaternion: (V, B, 4) x y z w; translation: (V, B, 3) of world_from_cam. has_translation: where `has_pose` is of
+        the rotation alone, as from an IMU (in training, both were there or neither).
         metric: (V, B) whether depth and translation are metres.
         radial: (V, B, H, W, 3) part of the motion in the camera's frame along the ray; radial_unit: (B,) what it is
         divided by: the mean distance of the points of view 0.
@@ -39,6 +40,7 @@ class Views:
     quaternion: Float[Tensor, "v b 4"] | None = None
     translation: Float[Tensor, "v b 3"] | None = None
     has_pose: Bool[Tensor, "v b"] | None = None
+    has_translation: Bool[Tensor, "v b"] | None = None
     metric: Bool[Tensor, "v b"] | None = None
     radial: Float[Tensor, "v b h w 3"] | None = None
     radial_unit: Float[Tensor, "b"] | None = None
@@ -78,14 +80,17 @@ def depth_codes(
 
 
 def pose_codes(
-    quaternion: Float[Tensor, "v b 4"], translation: Float[Tensor, "v b 3"], has_pose: Bool[Tensor, "v b"]
+    quaternion: Float[Tensor, "v b 4"],
+    translation: Float[Tensor, "v b 3"],
+    has_pose: Bool[Tensor, "v b"],
+    has_translation: Bool[Tensor, "v b"],
 ) -> tuple[Float[Tensor, "v b 4"], Float[Tensor, "v b 3"], Float[Tensor, "v b 1"]]:
     """Poses in view 0, translations over their mean length, and the log of that length."""
     identity = quaternion.new_tensor([0, 0, 0, 1])
     first = quaternion[:1] * quaternion.new_tensor([-1, -1, -1, 1])
     turn = torch.where(has_pose[..., None], product(first.expand_as(quaternion), quaternion), identity)
     shift = rotated(first.expand_as(quaternion), translation - translation[:1])
-    shift = torch.where(has_pose[..., None], shift, torch.zeros_like(shift))
+    shift = torch.where(has_translation[..., None], shift, torch.zeros_like(shift))
     length = shift.norm(dim=-1)
     mean = (length.sum(0) / ((length > 0).sum(0) + TINY)).clamp_min(TINY)
     log_mean = torch.log(mean + TINY)[None, :, None].expand(len(shift), -1, 1)

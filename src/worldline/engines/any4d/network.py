@@ -238,9 +238,9 @@ class Any4D(nn.Module):
         self.pose_head = PoseHead(config.width, config.pose_width)
         self.scale_head = ScaleHead(config.width, config.scale_width)
 
-    def forward(self, views: Views) -> Prediction:
-        """Everything about all views, view 0 being the reference."""
-        return meaning(self.raw(views), len(views))
+    def forward(self, views: Views, features: Tensor | None = None) -> Prediction:
+        """Everything about all views, view 0 being the reference; `features` of the images if they are known."""
+        return meaning(self.raw(views, features), len(views))
 
     def features(self, views: Views) -> Float[Tensor, "v b c gh gw"]:
         """Of the images alone: those of a view do not depend on the others."""
@@ -256,9 +256,9 @@ class Any4D(nn.Module):
             x = x + code * mask[:, :, None, None, None]
         return self.fusion_norm_layer(x.permute(0, 1, 3, 4, 2)).permute(0, 1, 4, 2, 3)
 
-    def raw(self, views: Views) -> Raw:
+    def raw(self, views: Views, features: Tensor | None = None) -> Raw:
         """What the heads say."""
-        fused = self.fused(self.features(views), views)
+        fused = self.fused(self.features(views) if features is None else features, views)
         tokens, scale = self.info_sharing(fused.flatten(3).transpose(2, 3), self.scale_token)
         grid = fused.shape[-2:]
         maps = [x.flatten(0, 1).unflatten(1, grid).permute(0, 3, 1, 2) for x in tokens]
@@ -296,10 +296,11 @@ class Any4D(nn.Module):
             vector(self.depth_scale_encoder, log_mean, mask & views.is_metric)
         if (mask := views.available("pose")) is not None:
             assert views.quaternion is not None and views.translation is not None
-            turn, shift, log_mean = inputs.pose_codes(views.quaternion, views.translation, mask)
+            placed = mask if views.has_translation is None else mask & views.has_translation
+            turn, shift, log_mean = inputs.pose_codes(views.quaternion, views.translation, mask, placed)
             vector(self.cam_rot_encoder, turn, mask)
-            vector(self.cam_trans_encoder, shift, mask)
-            vector(self.cam_trans_scale_encoder, log_mean, mask & views.is_metric)
+            vector(self.cam_trans_encoder, shift, placed)
+            vector(self.cam_trans_scale_encoder, log_mean, placed & views.is_metric)
         if (mask := views.available("radial")) is not None:
             assert views.radial is not None and views.radial_unit is not None
             scaled = views.radial / (views.radial_unit + inputs.TINY)[None, :, None, None, None]

@@ -65,7 +65,7 @@ class Fit:
         return np.asarray(picture)[self.top : self.top + self.height, self.left : self.left + self.width]
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
-        """A map (H, W, ...) of depth or of numbers: the nearest pixel, none mixed with another."""
+        """A map (h, w, ...) over the same image plane, of any size: the nearest pixel, none mixed with another."""
         height, width = values.shape[:2]
         row, column = (
             np.minimum(np.arange(n) * size // n, size - 1)
@@ -74,8 +74,21 @@ class Fit:
         rows, columns = row[self.top : self.top + self.height], column[self.left : self.left + self.width]
         return values[rows[:, None], columns[None]]
 
+    @property
+    def original_from_network(self) -> Float[np.ndarray, "3 3"]:
+        """From uv of the network's image to uv of the original."""
+        (left, top), (width, height) = (self.left, self.top), self.resized
+        scale = np.array(self.original) / [width, height]
+        return np.array([[scale[0], 0, left * scale[0]], [0, scale[1], top * scale[1]], [0, 0, 1.0]])
+
     def intrinsics(self, fx_fy_cx_cy: Float[np.ndarray, "*t 4"]) -> Float[np.ndarray, "*t 4"]:
         """Of the network's image; pixel centres at +0.5 on both sides."""
+        network_from_original = np.linalg.inv(self.original_from_network)
+        scale, offset = np.diag(network_from_original)[:2], network_from_original[:2, 2]
+        return np.asarray(fx_fy_cx_cy) * np.tile(scale, 2) + np.concatenate([np.zeros(2), offset])
+
+    def trained_intrinsics(self, fx_fy_cx_cy: Float[np.ndarray, "*t 4"]) -> Float[np.ndarray, "*t 4"]:
+        """As in the network's training, where the image counted as scaled, then cut; less than half a pixel off."""
         out = np.array(fx_fy_cx_cy, dtype=np.float64) * self.scale
         spare = np.array(self.original) * self.scale - self.resized
         out[..., 2:] -= spare / 2 + (self.left, self.top)

@@ -7,8 +7,8 @@ pixels are tracked, is the nearest of those, so that tracks can be handed on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,6 +40,14 @@ class Window:
         """The frame that is the network's first view."""
         return self.frames[0]
 
+    def led_by_one_of(self, frames: Collection[int]) -> Window:
+        """The window with the nearest of some frames as its reference; as it is if none of them is in it."""
+        known = [f for f in self.frames if f in frames]
+        if not known or self.reference in known:
+            return self
+        first = min(known, key=lambda f: (f not in self.shared and bool(self.shared), abs(f - self.reference)))
+        return replace(self, frames=_with_first(first, self.frames))
+
     @property
     def own_views(self) -> Int[np.ndarray, "n"]:
         """Which views of the window its own frames are."""
@@ -66,7 +74,7 @@ def plan(
         references: further frames that come first once: the window of which each is one is run again in another order,
         so that the pixels of this frame are tracked too. Such a window has no frames of its own.
         reach: how many frames back shared frames may lie. They are spread evenly over them: what ties windows together
-        over a longer stretch of time drifts less. None: twice the new frames of a window.
+        over a longer stretch of time drifts less. None: twice the length of a window.
 
     Raises:
         InputError: no frames, a reference outside the clip, or numbers of frames that cannot be met.
@@ -75,7 +83,7 @@ def plan(
     _check(count, window, shared, (first, *references))
     blocks, start = _blocks(count, window, shared, first)
     order = [*range(start, len(blocks)), *range(start - 1, -1, -1)]
-    back = reach or 2 * (window - shared)
+    back = reach or 2 * window
     found = []
     for b in order:
         own = tuple(blocks[b])

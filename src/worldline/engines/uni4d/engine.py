@@ -34,6 +34,7 @@ class Uni4D:
 
     config: Config
     needs: tuple[str, ...] = ("camera", "tracks", "moving", "depth")
+    least_frames: int = 2
 
     def __call__(self, video: Video, observed: Observations, journal: Journal) -> Scene:
         """Reconstruct.
