@@ -185,7 +185,7 @@ def test_a_report_keeps_every_choice_of_its_protocol():
     report = evaluate(true_scene(), true_scene(), protocol="worldtrack-sim3-ransac")
     kept = json.loads(json.dumps(report.as_json()))["protocol"]
     assert kept["seed"] == 0 and kept["thresholds"] == [0.1, 0.3, 0.5, 1.0] and kept["max_frames"] == 64
-    assert kept["queries"] == "first frame" and kept["alignment"] == "sim3_ransac" and kept["match_px"] == 4
+    assert kept["queries"] == "first frame" and kept["alignment"] == "sim3_ransac" and kept["match_px"] == 8
     assert "RANSAC, seed 0" in report.alignment["points"]
 
 

@@ -75,7 +75,7 @@ class PointProtocol:
     judged: Literal["visible", "all"] = "all"
     max_frames: int | None = 64
     resolution_px: int = 256
-    match_px: float = 4.0
+    match_px: float = 8.0
     behind: float = 0.05
     neighbourhood_m: float = 0.05
     moves_m: float = 0.01
