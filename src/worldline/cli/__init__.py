@@ -20,6 +20,7 @@ VERBS = {
     "refine": "make a finished scene better by what is now known: lens, poses, depth, masks, a length",
     "compare": "how two scenes of the same clip differ, and in which frames",
     "evaluate": "compare a scene with the truth: cameras, depth, masks, tracks",
+    "bench": "methods side by side, from the reports that evaluate wrote",
     "page": "write a scene as one HTML file that opens anywhere",
     "view": "look at scenes in the browser while this command runs",
     "export": "write a scene in another format: .ply .txt (TUM) .npz, 16-bit depth, COLMAP",
