@@ -37,6 +37,22 @@ class KnownOptions:
     """uncertainty of their centres in metres"""
     pose_sigma_deg: Annotated[float, arg(metavar="DEG")] = Known.pose_sigma_deg
     """uncertainty of their rotations in degrees"""
+    camera_from_body: Annotated[Path | None, _FILE] = None
+    """4x4 matrix from the body whose poses are given to the camera's axes (default: poses are the camera's)"""
+    imu: Annotated[Path | None, _FILE] = None
+    """readings of an IMU: .csv or .txt with named columns, EuRoC's data.csv, or a log"""
+    camera_from_imu: Annotated[Path | None, _FILE] = None
+    """4x4 matrix from the IMU's axes to the camera's"""
+    imu_offset: Annotated[float, arg(metavar="S")] = 0.0
+    """seconds to add to the times of the IMU"""
+    imu_bias: Annotated[str | None, arg(metavar="X,Y,Z")] = None
+    """bias of its gyroscope in rad/s (default: found where it stands still, and by gravity)"""
+    radar: Annotated[Path | None, _FILE] = None
+    """radar returns with Doppler: .csv with columns time, azimuth, elevation, range, speed, or a log"""
+    camera_from_radar: Annotated[Path | None, _FILE] = None
+    """4x4 matrix from the radar's axes (x forward, y left, z up) to the camera's"""
+    radar_offset: Annotated[float, arg(metavar="S")] = 0.0
+    """seconds to add to the times of the radar"""
     masks: Annotated[Path | None, _FOLDER] = None
     """images of what moves: 0 static, else moving; may be of some frames only"""
     depth: Annotated[Path | None, _FOLDER] = None
@@ -64,11 +80,11 @@ def known_of(options: KnownOptions) -> Known:
     """What the options say.
 
     Raises:
-        InputError: the distortion is no list of numbers.
+        InputError: the distortion or the bias is no list of numbers.
     """
     return Known(
         intrinsics=options.intrinsics,
-        distortion=None if options.distortion is None else _distortion(options.distortion),
+        distortion=_numbers("--distortion", "k1,k2,p1,p2 or k1,k2,p1,p2,k3", options.distortion),
         focal_px=options.focal,
         focal_sigma=options.focal_sigma,
         fov_deg=options.fov,
@@ -76,6 +92,14 @@ def known_of(options: KnownOptions) -> Known:
         pose_offset_s=options.pose_offset,
         pose_sigma_m=options.pose_sigma,
         pose_sigma_deg=options.pose_sigma_deg,
+        camera_from_body=options.camera_from_body,
+        imu=options.imu,
+        imu_offset_s=options.imu_offset,
+        camera_from_imu=options.camera_from_imu,
+        imu_bias_radps=_numbers("--imu-bias", "three numbers x,y,z in radians per second", options.imu_bias),
+        radar=options.radar,
+        radar_offset_s=options.radar_offset,
+        camera_from_radar=options.camera_from_radar,
         masks=options.masks,
         depth=options.depth,
         depth_scale=options.depth_scale,
@@ -88,8 +112,8 @@ def known_of(options: KnownOptions) -> Known:
     )
 
 
-def _distortion(text: str) -> tuple[float, ...]:
+def _numbers(option: str, form: str, text: str | None) -> tuple[float, ...] | None:
     try:
-        return tuple(float(word) for word in text.split(","))
+        return None if text is None else tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise InputError(f"--distortion {text} is no list of numbers; write k1,k2,p1,p2 or k1,k2,p1,p2,k3.") from None
+        raise InputError(f"{option} {text} is no list of numbers; write {form}.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from worldline.io.known.lidar import read_lidar
 from worldline.io.known.masks import read_masks
 from worldline.io.known.poses import PoseSettings, read_matrix, read_poses
 from worldline.io.known.rgbd_folders import DepthFiles, find_beside, find_depth
+from worldline.io.sensors.log_files import is_log
+from worldline.io.sensors.recordings import LogReadings, known_of
+from worldline.run.devices import DeviceFile, Devices
 from worldline.scene.journal import Journal, content_key, file_key
 from worldline.scene.observations import CameraMotion, CameraPrior, DepthMaps, Observations, Source
 from worldline.scene.video import Video
@@ -36,6 +40,11 @@ class Known:
         focal_sigma: relative standard deviation of the focal length; None: 0.005 for a file, 0 for a number.
         poses: trajectory file or folder of matrices; pose_offset_s is added to its times.
         pose_sigma_m, pose_sigma_deg: standard deviation of camera centres (metres) and rotations (degrees).
+        camera_from_body: file with the 4x4 matrix from the axes of the body whose poses they are to the camera's.
+        imu: readings of an IMU, text or a log; imu_offset_s is added to its times. camera_from_imu: file with the 4x4
+            matrix from its axes to the camera's; imu_bias_radps: of its gyroscope, None: estimated.
+        radar: returns with Doppler, text or a log; radar_offset_s is added to its times. camera_from_radar: file with
+            the 4x4 matrix from its axes (x forward, y left, z up) to the camera's.
         masks: folder of images of what moves.
         depth: folder of depth images; depth_scale: values per metre; depth_noise: "kinect", "tof" or a share.
         depth_as_is: whether depth is taken to be in the colour camera's view, without a look at its edges.
@@ -53,6 +62,14 @@ class Known:
     pose_offset_s: float = 0.0
     pose_sigma_m: float = 0.01
     pose_sigma_deg: float = 0.5
+    camera_from_body: Path | None = None
+    imu: Path | None = None
+    imu_offset_s: float = 0.0
+    camera_from_imu: Path | None = None
+    imu_bias_radps: tuple[float, ...] | None = None
+    radar: Path | None = None
+    radar_offset_s: float = 0.0
+    camera_from_radar: Path | None = None
     masks: Path | None = None
     depth: Path | None = None
     depth_scale: float | None = None
@@ -65,29 +82,42 @@ class Known:
 
 
 def observations(
-    known: Known, video: Video, *, source: Path | None = None, journal: Journal | None = None
+    known: Known,
+    video: Video,
+    *,
+    source: Path | None = None,
+    topics: Sequence[str] = (),
+    journal: Journal | None = None,
 ) -> Observations | None:
     """What is known of this clip, as observations of its stored frames; None where nothing is.
 
     Args:
-        source: the video file or folder that `video` was read from; an RGB-D folder brings its depth.
+        source: the video file, folder or log that `video` was read from; an RGB-D folder brings its depth, a log all
+            that it holds besides. What is given in `known` takes the place of what the source has.
+        topics: of a log, as in `read_video`.
         journal: told what was used and assumed.
 
     Raises:
         InputError, FormatError: something that was given cannot be used; one sentence says what to do.
     """
     check(known)
-    camera = _camera(known, video)
-    sensor = _depth(known, video, source)
+    log = _log(known, video, source, topics)
+    camera = _camera(known, video) or (None if log is None else log.observed.camera)
+    sensor = _depth(known, video, source, log)
+    devices = _devices(known, video, log)
+    poses = _poses(known, video, log)
+    motion, still = (poses, ()) if poses is not None else devices.motion()
+    doppler, silent = devices.doppler(None if camera is None else camera.camera)
     found = Observations(
         camera=_doubted(camera, sensor, known),
-        camera_motion=_poses(known, video),
+        camera_motion=motion,
         moving=None if known.masks is None else read_masks(known.masks, video),
-        depth=_lidar(known, video, camera) if sensor is None else sensor.maps,
+        depth=_points(known, video, camera, log) if sensor is None else sensor.maps,
         lengths=read_lengths(known.lengths, video) if known.lengths else None,
+        doppler=doppler,
     )
-    items = [found.camera, found.camera_motion, found.moving, found.depth, found.lengths]
-    notes = tuple(note for item in items if item is not None for note in item.source.notes)
+    items = [getattr(found, f.name) for f in fields(found) if f.name != "notes"]
+    notes = (*(note for item in items if item is not None for note in item.source.notes), *still, *silent)
     if journal is not None:
         for note in notes:
             journal.progress.note(note)
@@ -138,11 +168,30 @@ def check(known: Known) -> None:
         raise InputError("both depth images and LiDAR points were given; give only one of them.")
     if known.camera_from_lidar is not None and known.lidar is None:
         raise InputError("a matrix from LiDAR to camera was given without LiDAR points; give --lidar too.")
+    _check_devices(known)
     if known.depth is not None and known.rgb_only:
         raise InputError("--rgb-only leaves depth alone and --depth names some; give only one.")
     _depth_settings(known)
     if known.poses is None and _pose_settings(known) != PoseSettings():
         raise InputError("a time offset or uncertainty of poses was given without poses; give --poses too.")
+
+
+def _check_devices(known: Known) -> None:
+    """Of body, IMU and radar: what needs something else, and what excludes each other."""
+    if known.camera_from_body is not None and known.poses is None:
+        raise InputError("a matrix from a body to the camera was given without its poses; give --poses too.")
+    if known.imu is not None and known.poses is not None:
+        raise InputError("both poses and an IMU were given; give only one of them, the poses where they are whole.")
+    if known.imu is not None and known.camera_from_imu is None and not is_log(known.imu):
+        raise InputError(
+            "readings of an IMU need its mount: give --camera-from-imu, a file with the 4x4 matrix from its axes to "
+            "the camera's (x right, y down, z forward)."
+        )
+    if known.imu_bias_radps is not None and len(known.imu_bias_radps) != 3:
+        raise InputError(f"the bias of a gyroscope is three numbers, not {len(known.imu_bias_radps)}; correct it.")
+    for name, value in (("IMU", known.imu_offset_s), ("radar", known.radar_offset_s)):
+        if not np.isfinite(value):
+            raise InputError(f"the offset of the {name} must be a time in seconds, not {value}; correct it.")
 
 
 def _camera(known: Known, video: Video) -> CameraPrior | None:
@@ -182,9 +231,28 @@ def _calibration(known: Known, video: Video) -> tuple[Calibration | None, str]:
     return None, ""
 
 
-def _poses(known: Known, video: Video) -> CameraMotion | None:
-    settings = _pose_settings(known)
-    return None if known.poses is None else read_poses(known.poses, ClipFrames.of(video), settings)
+def _log(known: Known, video: Video, source: Path | None, topics: Sequence[str]) -> LogReadings | None:
+    """What the log that the video was read from holds besides."""
+    if source is None or not is_log(source):
+        return None
+    return known_of(source, video, topics, depth=_depth_settings(known), poses=_pose_settings(known))
+
+
+def _devices(known: Known, video: Video, log: LogReadings | None) -> Devices:
+    imu = DeviceFile(known.imu, known.imu_offset_s, known.camera_from_imu)
+    radar = DeviceFile(known.radar, known.radar_offset_s, known.camera_from_radar)
+    return Devices.read(video, imu, radar, log, known.imu_bias_radps)
+
+
+def _poses(known: Known, video: Video, log: LogReadings | None) -> CameraMotion | None:
+    if known.poses is None:
+        return None if log is None or known.imu is not None else log.observed.camera_motion
+    motion = read_poses(known.poses, ClipFrames.of(video), _pose_settings(known))
+    if known.camera_from_body is None:
+        return motion
+    body_from_cam = np.linalg.inv(read_matrix(known.camera_from_body))
+    carried = np.where(motion.valid[:, None, None], motion.world_from_cam @ body_from_cam, motion.world_from_cam)
+    return replace(motion, world_from_cam=carried)
 
 
 def _pose_settings(known: Known) -> PoseSettings:
@@ -208,9 +276,11 @@ def _doubted(camera: CameraPrior | None, sensor: SensorDepth | None, known: Know
     return replace(camera, focal_sigma=max(camera.focal_sigma, unlike), source=replace(camera.source, notes=notes))
 
 
-def _depth(known: Known, video: Video, source: Path | None) -> SensorDepth | None:
+def _depth(known: Known, video: Video, source: Path | None, log: LogReadings | None) -> SensorDepth | None:
     if known.depth is not None:
         return read_depth(find_depth(known.depth), video, _depth_settings(known))
+    if log is not None:
+        return None if known.rgb_only or known.lidar is not None else log.sensor_depth
     found = _depth_beside(known, source)
     if found is None and _depth_settings(known) != DepthSettings():
         raise InputError("a scale or noise of depth was given, but there are no depth images; give --depth too.")
@@ -224,11 +294,14 @@ def _depth(known: Known, video: Video, source: Path | None) -> SensorDepth | Non
 def _depth_beside(known: Known, source: Path | None) -> DepthFiles | None:
     """Depth images of an RGB-D folder, unless other depth is given or none is wanted."""
     unwanted = known.rgb_only or known.depth is not None or known.lidar is not None
-    return None if unwanted or source is None else find_beside(source)
+    return None if unwanted or source is None or is_log(source) else find_beside(source)
 
 
-def _lidar(known: Known, video: Video, camera: CameraPrior | None) -> DepthMaps | None:
-    if known.lidar is None or camera is None:
+def _points(known: Known, video: Video, camera: CameraPrior | None, log: LogReadings | None) -> DepthMaps | None:
+    """Sparse depth from the points of a LiDAR, given or in the log."""
+    if known.lidar is None:
+        return None if log is None or known.rgb_only else log.observed.depth
+    if camera is None:
         return None
     motion = None if known.camera_from_lidar is None else read_matrix(known.camera_from_lidar)
     return read_lidar(known.lidar, video, camera.camera, motion)

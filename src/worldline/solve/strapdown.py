@@ -91,6 +91,15 @@ def imu_motion(
     )  # fmt: skip
 
 
+def rates_at(
+    samples: ImuSamples, times_s: Float[np.ndarray, "t"], *, bias: ImuBias | None = None
+) -> Float[np.ndarray, "t 3"]:
+    """Angular rate at some times on the camera's axes (the IMU's own without a mount), zero outside of the samples."""
+    clean = samples.gyro_radps - (bias or estimate_bias(samples)).gyro_radps
+    rate = np.stack([np.interp(times_s, samples.times_s, column, left=0, right=0) for column in clean.T], -1)
+    return rate if samples.cam_from_imu is None else rate @ samples.cam_from_imu[:3, :3].T
+
+
 @dataclass(frozen=True, eq=False)
 class _Run:
     """Samples without a gap, biases taken off, and the attitude they give: world_from_imu, z up."""

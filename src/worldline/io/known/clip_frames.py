@@ -91,6 +91,21 @@ def stamp_s(stem: str) -> float | None:
     return int(stem) / 1e9 if _NANOSECONDS.fullmatch(stem) else None
 
 
+def on_the_clock(
+    times_s: Float[np.ndarray, "n"], offset_s: float, name: str, clip: ClipFrames
+) -> tuple[Float[np.ndarray, "n"], bool, tuple[str, ...]]:
+    """Times of a file on the clock of the frames, whether that begins with the file's first, and what was assumed.
+
+    Time stamps are compared as they are. A video begins at 0: times that fit into its length are taken as they are,
+    others are counted from the first.
+    """
+    given_s = times_s + offset_s
+    if clip.stamped or (given_s[0] > -1 and given_s[-1] <= clip.times_s[-1] + 1):
+        return given_s, False, ()
+    note = f"the times of {name} and of {clip.name} were both counted from their first."
+    return given_s - times_s[0], offset_s == 0, (note,)
+
+
 def match_files(
     files: Sequence[Path], clip: ClipFrames, what: str, *, stamps_s: Sequence[float] | None = None
 ) -> Matched:

@@ -6,6 +6,7 @@ for autonomous driving?", 2012 (KITTI); Shotton et al., "Scene coordinate regres
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from worldline.errors import FormatError, InputError
 from worldline.geometry import se3
 from worldline.io.formats import tum
 from worldline.io.image_folders import natural_key
-from worldline.io.known.clip_frames import ClipFrames, match_files, name_numbers, nearest_in_time
-from worldline.io.known.number_tables import first_row_length, number_rows, number_table
+from worldline.io.known.clip_frames import ClipFrames, match_files, name_numbers, nearest_in_time, on_the_clock
+from worldline.io.known.named_columns import NamedColumns, read_columns, seconds_of
+from worldline.io.known.number_tables import first_row_length, number_rows, number_table, text_of
 from worldline.scene.observations import CameraMotion, Source
 
 _SAME_TIME_S = 0.01
@@ -65,7 +67,8 @@ def read_poses(path: Path, clip: ClipFrames, settings: PoseSettings | None = Non
     """The poses of a clip's frames, world_from_cam in metres; `valid` where the file knows them.
 
     A file has lines `time tx ty tz qx qy qz qw` (TUM), or 12 or 16 numbers of a matrix, one line per frame, or a time
-    and such a matrix. A folder has one 4x4 matrix per file. What is not finite is a frame without a pose.
+    and such a matrix, or columns that are named as EuRoC's are. A folder has one 4x4 matrix per file. What is not
+    finite is a frame without a pose.
 
     Raises:
         InputError: nothing there, or nothing of it belongs to a frame. FormatError: no rotations, not these formats.
@@ -139,6 +142,11 @@ def _from_folder(folder: Path, clip: ClipFrames) -> _Placed:
 
 
 def _from_file(path: Path, clip: ClipFrames, settings: PoseSettings) -> _Placed:
+    named = _named(path)
+    if named is not None:
+        times_s, motion, notes = named
+        placed = _at_times(times_s, motion, path, clip, settings)
+        return replace(placed, notes=(*notes, *placed.notes))
     if first_row_length(path) == 8:
         trajectory = tum.read(path)
         placed = _at_times(trajectory.times_s, trajectory.world_from_cam, path, clip, settings)
@@ -157,6 +165,45 @@ def _from_file(path: Path, clip: ClipFrames, settings: PoseSettings) -> _Placed:
     raise FormatError(
         f"{path} has {table.shape[1]} numbers in a line; poses are `time tx ty tz qx qy qz qw` or a matrix of 12 or 16."
     )
+
+
+def _named(path: Path) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n 4 4"], tuple[str, ...]] | None:
+    """Times and poses of a table whose columns are named, as EuRoC's are (ns, p, q from w on, more); None for others.
+
+    Raises:
+        FormatError: times that do not rise.
+    """
+    if not _has_names(path):
+        return None
+    table = read_columns(path)
+    columns = _named_columns(table)
+    if columns is None or table.names is None:
+        return None
+    times, notes = seconds_of(table.values[:, columns[0]], table.names[columns[0]])
+    place, quaternion = table.values[:, columns[1:4]], table.values[:, columns[4:8]]
+    good = np.isfinite(times) & np.isfinite(place).all(1) & (np.linalg.norm(quaternion, axis=1) > 0.5)
+    if not good.any() or (np.diff(times[good]) <= 0).any():
+        raise FormatError(f"the times in {path} must rise from line to line; sort the lines.")
+    rotation = se3.rotation_from_wxyz(torch.from_numpy(quaternion[good]))
+    motion = se3.from_rotation_translation(rotation, torch.from_numpy(place[good])).numpy()
+    return times[good], motion, tuple(f"{path.name}: {note}." for note in notes)
+
+
+def _has_names(path: Path) -> bool:
+    """Whether the first line names columns, the parts of a quaternion among them, in another order than TUM's."""
+    first = next((line for line in text_of(path).splitlines() if line.strip()), "").lower()
+    at_w, at_x = re.search(r"q\w*w\b", first), re.search(r"q\w*x\b", first)
+    return at_w is not None and at_x is not None and at_w.start() < at_x.start()
+
+
+def _named_columns(table: NamedColumns) -> list[int] | None:
+    """Columns of time, place x y z and quaternion w x y z; None where one is missing."""
+    found = [
+        table.find("time|timestamp|stamp|t"),
+        *(table.find("p|pos|position|t", axis) for axis in "xyz"),
+        *(table.find("q|quat|quaternion|orientation", axis) for axis in "wxyz"),
+    ]
+    return None if None in found else [int(i or 0) for i in found]
 
 
 def _in_order(
@@ -190,7 +237,7 @@ def _at_times(
         index = np.array([at.get(int(n), -1) for n in numbers])
         note = f"the first column of {path.name} was read as {what}."
         return _Placed(np.where((index >= 0)[:, None, None], motion[index], np.eye(4)), index >= 0, (note,))
-    given_s, begun, notes = _on_the_clock(times_s, settings.offset_s, path, clip)
+    given_s, begun, notes = on_the_clock(times_s, settings.offset_s, path.name, clip)
     there, valid = interpolated(clip.times_s, given_s, motion, settings)
     if valid.sum() <= min(begun, len(given_s) - 1):  # where both count from their first, those two meet by assumption
         met = "only the first" if valid.any() else "none"
@@ -199,7 +246,7 @@ def _at_times(
             f"{clip.times_s[0]:.6g} to {clip.times_s[-1]:.6g} s, and {met} has a pose near it; check the times (they "
             "are seconds) or shift them with a time offset."
         )
-    return _Placed(there, valid, (*notes, *_about_speed(given_s, motion, path)))
+    return _Placed(there, valid, (*notes, *_by_rate(clip), *_about_speed(given_s, motion, path)))
 
 
 def _about_speed(given_s: Float[np.ndarray, "n"], motion: Float[np.ndarray, "n 4 4"], path: Path) -> tuple[str, ...]:
@@ -228,25 +275,14 @@ def _frame_numbers(times_s: Float[np.ndarray, "n"], clip: ClipFrames) -> tuple[n
     return (clip.numbers, "frame numbers, counted from 0") if inside and not as_seconds else None
 
 
-def _on_the_clock(
-    times_s: Float[np.ndarray, "n"], offset_s: float, path: Path, clip: ClipFrames
-) -> tuple[Float[np.ndarray, "n"], bool, tuple[str, ...]]:
-    """Times of the poses on the clock of the frames, whether that begins with the first pose, and what was assumed."""
-    given_s = times_s + offset_s
-    if clip.stamped:
-        return given_s, False, ()
-    assumed = (
-        ()
-        if clip.timed
-        else (
-            "the images carry no times, so their assumed frame rate decides which pose is whose; write frame numbers "
-            "in place of the times of the poses to be sure.",
-        )
+def _by_rate(clip: ClipFrames) -> tuple[str, ...]:
+    """What is assumed where the images carry no times."""
+    if clip.timed:
+        return ()
+    return (
+        "the images carry no times, so their assumed frame rate decides which pose is whose; write frame numbers in "
+        "place of the times of the poses to be sure.",
     )
-    if given_s[0] > -1 and given_s[-1] <= clip.times_s[-1] + 1:
-        return given_s, False, assumed
-    note = f"the times of {path.name} and of {clip.name} were both counted from their first."
-    return given_s - times_s[0], offset_s == 0, (note, *assumed)
 
 
 def interpolated(
