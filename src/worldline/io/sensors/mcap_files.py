@@ -59,7 +59,7 @@ class McapFiles:
 
 def _reader(stream: Any) -> Any:
     stream.seek(0)
-    return package("mcap.reader").make_reader(stream)
+    return package("mcap.reader").make_reader(stream, validate_crcs=True)
 
 
 def _indexed(stream: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from worldline.errors import FormatError, InputError
 from worldline.io.frame_store import Frame, FrameStore
@@ -303,7 +304,7 @@ def _time_s(message: Message, topic: str, clock: LogClock) -> float:
     return own if clock.topic == topic and np.isfinite(own) else message.recorded_s + clock.ahead_s
 
 
-def _shrunk(frame: Frame, selection: Selection) -> Frame:
+def _shrunk(frame: Frame, selection: Selection) -> UInt8[np.ndarray, "h2 w2 3"]:
     size = (frame.shape[1], frame.shape[0])
     stored = selection.stored_size(*size)
     return frame if stored == size else cv2.resize(frame, stored, interpolation=cv2.INTER_AREA)
@@ -314,7 +315,7 @@ def _video(
     topic: str,
     store: FrameStore,
     original: tuple[int, int],
-    times_s: np.ndarray,
+    times_s: Float[np.ndarray, "t"],
     numbers: list[int],
     damaged: int,
 ) -> Video:

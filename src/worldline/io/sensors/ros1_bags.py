@@ -9,9 +9,9 @@ import bz2
 import struct
 from collections import Counter
 from collections.abc import Iterator
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -21,6 +21,7 @@ from worldline.io.sensors.log_files import Channel, RawLog
 from worldline.io.sensors.packages import package
 
 _VERSION = b"#ROSBAG V2.0\n"
+Stream = BufferedReader | BytesIO
 _MESSAGE, _CHUNK, _CONNECTION = 2, 5, 7
 
 
@@ -34,14 +35,27 @@ def open_bag(path: Path) -> RawLog:
         if stream.read(len(_VERSION)) != _VERSION:
             raise FormatError(f"{path} is not a ROS 1 bag of version 2.0; give the log itself.")
         first = _record(stream)
-        size = stream.seek(0, 2)
-    index_at = struct.unpack("<Q", first[0][b"index_pos"])[0] if first and b"index_pos" in first[0] else 0
-    if first is None or index_at >= size:
-        raise FormatError(
-            f"{path} is cut off (it has {size} bytes, and its index should begin at byte {index_at}); copy it again, "
-            "or recover what is there with `rosbag reindex`."
-        )
+        if first is None:
+            raise _cut_off(path)
+        index_at, count = _index(first[0])
+        stream.seek(index_at)
+        if index_at and sum(1 for _ in _records(stream)) < count:
+            raise _cut_off(path)
     return _Indexed(path) if index_at else _Unindexed(path)
+
+
+def _index(header: dict[bytes, bytes]) -> tuple[int, int]:
+    """Where the index begins (0: there is none), and how many records it has."""
+    names = ((b"index_pos", "<Q"), (b"conn_count", "<I"), (b"chunk_count", "<I"))
+    at, connections, chunks = (struct.unpack(kind, header[name])[0] for name, kind in names)
+    return at, connections + chunks
+
+
+def _cut_off(path: Path) -> FormatError:
+    return FormatError(
+        f"{path} is cut off (the index at its end is not whole); copy it again, or recover what is there with "
+        "`rosbag reindex`."
+    )
 
 
 class _Indexed:
@@ -132,20 +146,20 @@ class _Unindexed:
                 yield struct.unpack("<I", header[b"conn"])[0], seconds * 10**9 + nanoseconds, data
 
 
-def _records(stream: BinaryIO) -> Iterator[tuple[dict[bytes, bytes], bytes]]:
+def _records(stream: Stream) -> Iterator[tuple[dict[bytes, bytes], bytes]]:
     """The whole records from here on; the first that is cut off ends them."""
     while (record := _record(stream)) is not None:
         yield record
 
 
-def _record(stream: BinaryIO) -> tuple[dict[bytes, bytes], bytes] | None:
+def _record(stream: Stream) -> tuple[dict[bytes, bytes], bytes] | None:
     header, data = _sized(stream), None
     if header is not None:
         data = _sized(stream)
     return None if header is None or data is None else (_fields(header), data)
 
 
-def _sized(stream: BinaryIO) -> bytes | None:
+def _sized(stream: Stream) -> bytes | None:
     """Bytes with their number before them; None at the end of the file."""
     size = stream.read(4)
     if len(size) < 4:

@@ -41,10 +41,11 @@ class Ros2Bag:
     def messages(self, topics: frozenset[str]) -> Iterator[tuple[Channel, int, bytes]]:
         """Messages in order of time, part by part."""
         for part in self._parts:
-            wanted = {c: _channel(c) for c in part.connections if c.topic in topics}
+            wanted = [c for c in part.connections if c.topic in topics]
+            channels = {c.id: _channel(c) for c in wanted}
             if wanted:
-                for connection, at, data in part.messages(connections=list(wanted)):
-                    yield wanted[connection], at, data
+                for connection, at, data in part.messages(connections=wanted):
+                    yield channels[connection.id], at, data
 
     def recorded_ns(self, topic: str) -> Int[np.ndarray, "n"]:
         """From the messages, without decoding them."""
