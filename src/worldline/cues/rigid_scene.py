@@ -20,7 +20,7 @@ from worldline.scene.observations import CameraMotion, DepthMaps, MovingMasks, O
 from worldline.scene.video import Video
 from worldline.solve import contradictions
 from worldline.solve.anchoring import AnchoredStructure, Known, anchored_structure
-from worldline.solve.known_poses import KnownPoses
+from worldline.solve.known_poses import KnownPoses, about_rotations
 from worldline.solve.structure_settings import StructureSettings
 from worldline.solve.surface_alignment import Surfaces, surfaces_of
 from worldline.solve.track_depth import depth_of_tracks
@@ -130,6 +130,7 @@ def _solved(video: Video, given: _Given, settings: StructureSettings) -> Arrays:
     )  # fmt: skip
     arrays = {f.name: np.asarray(getattr(found, f.name)) for f in fields(found) if f.name != "notes"}
     notes = found.notes if on_mask is None else (*found.notes, *_about_masks(found, on_mask, tracks))
+    notes = (*notes, *about_rotations(given.observed.camera_motion))
     if lens is not None and centred is not None:
         own = _reference(lens)
         arrays["intrinsics"] = np.concatenate([own[:2] * (found.intrinsics[0] / centred[0]), own[2:]])

@@ -77,6 +77,16 @@ class KnownPoses(NamedTuple):
         return float(torch.cdist(centres, centres).max()) if len(centres) else 0.0
 
 
+def about_rotations(motion: CameraMotion | None) -> tuple[str, ...]:
+    """A sentence where rotations came in without places: what works with whole poses leaves them out."""
+    if motion is None or motion.given_frames.any() or not motion.turned_frames.any():
+        return ()
+    return (
+        f"the rotations from {motion.source.name} were set aside, as only whole poses are used here; an engine that "
+        "takes rotations alone, such as any4d, uses them.",
+    )
+
+
 def pose_prior(poses: KnownPoses, share: float) -> Term:
     """Cameras near the known poses; one that contradicts the rest is let go.
 

@@ -81,7 +81,10 @@ def read_depth(found: DepthFiles, video: Video, settings: DepthSettings | None =
     sigma[:] = 1.0
     depth_z[files.known], sigma[files.known] = (np.stack(part) for part in zip(*there, strict=True))
     if not depth_z.any():
-        raise InputError(f"the depth images in {found.folder} are all empty; check the folder and the depth scale.")
+        raise InputError(
+            f"the depth images in {found.folder} are all empty, without a pixel that is finite and positive; check "
+            "the folder and the depth scale."
+        )
     _check_plausible(depth_z, found, scale, given=settings.scale is not None)
     alignment, moved = (None, ()) if settings.as_is else in_colour_view(depth_z, sigma, files.known, video)
     notes = (_note(found, files, depth_z), *assumed, *moved)

@@ -22,7 +22,7 @@ from worldline.scene.observations import CameraMotion, DepthMaps, KnownLengths, 
 from worldline.scene.scene import Scene
 from worldline.solve import contradictions
 from worldline.solve.known_lengths import LengthScale, named, scale_from
-from worldline.solve.known_poses import OFF_SIGMAS, KnownPoses, world_from_structure
+from worldline.solve.known_poses import OFF_SIGMAS, KnownPoses, about_rotations, world_from_structure
 
 DRIFT = 0.015
 """How far a path drifts: its scale, its centres (as a share of its reach) and its rotations (radians)."""
@@ -84,7 +84,9 @@ def known_poses(scene: Scene, motion: CameraMotion | None) -> KnownPoses | None:
 
 
 def poses_set_aside(scene: Scene, motion: CameraMotion) -> str:
-    """What to say of poses that do not fit the path of the scene as a whole; nothing if they do."""
+    """What to say of poses that do not fit the path of the scene as a whole, or are rotations alone; else nothing."""
+    if sentences := about_rotations(motion):
+        return sentences[0]
     poses = known_poses(scene, motion)
     if poses is None or int(poses.known.sum()) < _ENOUGH:
         return ""
