@@ -27,7 +27,7 @@ LEAST_IN_TILE = 5
 """A tile with fewer depths says nothing, unless all have fewer."""
 LEAST_LOG = 0.001
 """Least standard deviation of the log of a ratio of depths."""
-ALIKE = 2.5
+ALIKE = 6.0
 """So many tiles share one smooth error."""
 
 
@@ -153,7 +153,7 @@ def _mean_of_tiles(medians: Float[Tensor, "n"], share: Float[Tensor, "n"]) -> tu
     spread = (1.4826 * _medians((medians - mean).abs()[None], share[None])[0]).clamp_min(LEAST_LOG)
     weight = share
     for _ in range(10):
-        weight = share * GemanMcClure(3.0).weight(((medians - mean) / spread) ** 2)
+        weight = share * GemanMcClure(5.0).weight(((medians - mean) / spread) ** 2)
         mean = (weight * medians).sum() / weight.sum()
     scatter = (weight @ (medians - mean) ** 2 / weight.sum()).sqrt().clamp_min(LEAST_LOG)
     independent = (weight.sum() ** 2 / (weight**2).sum() / ALIKE).clamp_min(1)

@@ -121,9 +121,9 @@ def place(
         m._replace(centre_sigma=unit * m.centre_sigma),
     )
     loss = GemanMcClure(noise.cut)
-    alone = torch.eye(len(links), dtype=torch.float64)
-    squares = torch.stack([said.squares(*said.mean(row)) for row in alone])
-    weight = loss.weight(squares[loss.cost(squares).sum(1).argmin()])
+    squares = torch.stack([said.squares(*said.mean(row)) for row in torch.eye(len(links), dtype=torch.float64)])
+    far_from_metres = (said.log_unit / noise.log_unit) ** 2 if metric else torch.zeros_like(unit)
+    weight = loss.weight(squares[(loss.cost(squares).sum(1) + far_from_metres).argmin()])
     for _ in range(10):
         weight = loss.weight(said.squares(*said.mean(weight)))
     log_unit, rotation, _ = said.mean(weight)
@@ -179,53 +179,94 @@ def settle(
         return tuple(p.world_from_window for p in start)
     m = measured(links, noise)
     unit = torch.stack([p.world_from_window.scale for p in start])
-    m = m._replace(centre_sigma=m.centre_sigma * unit[m.first])
+    m = m._replace(centre_sigma=m.centre_sigma * (unit[m.first] / unit[m.second]).sqrt())
     motions = [
         se3.from_rotation_translation(p.world_from_window.rotation, p.world_from_window.translation) for p in start
     ]
     state: State = {"motion": torch.stack(motions), "log_unit": unit.log()[:, None]}
-    for _ in range(2):
-        terms = [_links_term(m, noise), *_anchors(state, metric, noise)]
+    for cut in noise.cut * torch.tensor(_CUTS):
+        terms = [_links_term(m, float(cut)), *_anchors(state, metric, noise)]
         state = minimise(state, terms, {"motion", "log_unit"}, Sparse(), Stop(steps=15, tolerance=1e-6)).state
         m = _as_they_are(m, terms[0].residual(*terms[0].gather(state)))
     return _from_first(state, start[0].world_from_window)
 
 
-def _links_term(m: Measured, noise: Noise) -> Term:
-    def residual(first: Tensor, log_first: Tensor, second: Tensor, log_second: Tensor) -> Float[Tensor, "k 7"]:
-        turn = first[:, :3, :3] @ m.first_from_cam[:, :3, :3]
-        other = second[:, :3, :3] @ m.second_from_cam[:, :3, :3]
-        centre, there = (
-            (log.exp() * (motion[:, :3, :3] @ cam[:, :3, 3:])[..., 0] + motion[:, :3, 3])
-            for log, motion, cam in ((log_first, first, m.first_from_cam), (log_second, second, m.second_from_cam))
-        )
-        ratio = (log_second - log_first)[:, 0] - m.log_ratio
-        return torch.cat(
-            [
-                (ratio / m.log_sigma)[:, None],
-                se3.so3_log(turn.mT @ other) / m.turn_sigma[:, None],
-                (there - centre) / m.centre_sigma[:, None],
-            ],
-            -1,
-        )
+_CUTS = (8.0, 4.0, 2.0, 1.0, 1.0)
+"""Of the cut, one after the other: at first nearly all links pull, so that the many can overrule an early mistake.
 
+Source: graduated non-convexity, Yang et al., RA-L 2020.
+"""
+
+
+def _links_term(m: Measured, cut: float) -> Term:
     uses = (("motion", m.first), ("log_unit", m.first), ("motion", m.second), ("log_unit", m.second))
-    return Term("links", uses, residual, loss=GemanMcClure(noise.cut))
+
+    def linearised(*rows: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return _link_jacobians(m, *rows)
+
+    return Term("links", uses, lambda *rows: linearised(*rows)[0], linearised, GemanMcClure(cut))
 
 
-def _anchors(state: State, metric: Bool[Tensor, "n"], noise: Noise) -> list[Term]:
+def _link_jacobians(
+    m: Measured,
+    first: Float[Tensor, "k 4 4"],
+    log_first: Float[Tensor, "k 1"],
+    second: Float[Tensor, "k 4 4"],
+    log_second: Float[Tensor, "k 1"],
+) -> tuple[Float[Tensor, "k 7"], list[Tensor]]:
+    """Ratio of units, turn and shift between what two windows say of a camera; shifts in the mean of both units.
+
+    The derivative of the turn is that at zero, which is where links that count are.
+    """
+    log_sigma, turn_sigma = m.log_sigma[:, None], m.turn_sigma[:, None]
+    shift_sigma = m.centre_sigma[:, None] * (0.5 * (log_first + log_second)).exp()
+    (here, by_first), (there, by_second) = (
+        _centre_world(motion, log, cam)
+        for motion, log, cam in ((first, log_first, m.first_from_cam), (second, log_second, m.second_from_cam))
+    )
+    turn = (first[:, :3, :3] @ m.first_from_cam[:, :3, :3]).mT @ second[:, :3, :3] @ m.second_from_cam[:, :3, :3]
+    shift = (there - here) / shift_sigma
+    ratio = (log_second - log_first - m.log_ratio[:, None]) / log_sigma
+    residual = torch.cat([ratio, se3.so3_log(turn) / turn_sigma, shift], -1)
+    turned = (-turn.mT @ m.first_from_cam[:, :3, :3].mT, m.second_from_cam[:, :3, :3].mT)
+    blocks = []
+    for sign, by, by_turn in ((-1.0, by_first, turned[0]), (1.0, by_second, turned[1])):
+        motion, log = residual.new_zeros(len(residual), 7, 6), residual.new_zeros(len(residual), 7, 1)
+        motion[:, 1:4, 3:] = by_turn / turn_sigma[..., None]
+        motion[:, 4:] = sign * by[..., :6] / shift_sigma[..., None]
+        log[:, :1, 0] = sign / log_sigma
+        log[:, 4:, 0] = sign * by[..., 6] / shift_sigma - 0.5 * shift
+        blocks += [motion, log]
+    return residual, blocks
+
+
+def _centre_world(
+    motion: Float[Tensor, "k 4 4"], log_unit: Float[Tensor, "k 1"], window_from_cam: Float[Tensor, "k 4 4"]
+) -> tuple[Float[Tensor, "k 3"], Float[Tensor, "k 3 7"]]:
+    """A camera's centre in the world, and how it moves with the window: shift, turn (`problem.retract`), log unit."""
+    rotation, centre = motion[:, :3, :3], log_unit.exp() * window_from_cam[:, :3, 3]
+    moved = (rotation @ centre[..., None])[..., 0]
+    return moved + motion[:, :3, 3], torch.cat([rotation, -rotation @ se3.hat(centre), moved[..., None]], -1)
+
+
+def _anchors(start: State, metric: Bool[Tensor, "n"], noise: Noise) -> list[Term]:
     """The first window stays about where it is; units are about one where windows are metric."""
-    first = se3.inverse(state["motion"][:1])
+    first = se3.inverse(start["motion"][:1])
 
     def moved(motion: Tensor) -> Float[Tensor, "1 6"]:
-        return 1e3 * torch.cat(
-            [motion[:, :3, 3] - state["motion"][:1, :3, 3], se3.so3_log((first @ motion)[:, :3, :3])], -1
-        )
+        off = first @ motion
+        return 1e3 * torch.cat([off[:, :3, 3], se3.so3_log(off[:, :3, :3])], -1)
+
+    def linearised(motion: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return moved(motion), [1e3 * torch.eye(6, dtype=motion.dtype, device=motion.device)[None]]
+
+    def units(log_unit: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return log_unit / noise.log_unit, [torch.full_like(log_unit, 1 / noise.log_unit)[..., None]]
 
     measuring = metric.nonzero()[:, 0] if bool(metric.any()) else torch.zeros(1, dtype=torch.long)
     return [
-        Term("gauge", (("motion", torch.zeros(1, dtype=torch.long)),), moved),
-        Term("metres", (("log_unit", measuring),), lambda log_unit: log_unit / noise.log_unit, loss=Huber(2.0)),
+        Term("gauge", (("motion", torch.zeros(1, dtype=torch.long)),), moved, linearised),
+        Term("metres", (("log_unit", measuring),), lambda u: units(u)[0], units, Huber(2.0)),
     ]
 
 
