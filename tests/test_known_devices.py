@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from worldline.cli import main
 from worldline.errors import InputError
 from worldline.geometry import se3
 from worldline.io.known.clip_frames import ClipFrames
@@ -218,3 +220,56 @@ def test_rotations_alone_are_no_whole_poses():
     assert some.given_frames.tolist() == [True, True, False, False, False] and some.partial
     whole = CameraMotion(frames, np.ones(5, bool), 0.01, 0.01, Source("poses"))
     assert whole.given_frames.all() and not whole.partial
+
+
+# the command line
+
+
+def images(folder: Path, world) -> Path:
+    folder.mkdir()
+    picture = np.random.default_rng(0).integers(0, 255, (32, 48, 3), np.uint8)
+    for time_s in START_S + world.times_s:
+        Image.fromarray(picture).save(folder / f"{time_s:.6f}.png")
+    return folder
+
+
+def depth_maps(folder: Path, world, depth_z: np.ndarray) -> Path:
+    folder.mkdir()
+    for time_s in START_S + world.times_s:
+        np.save(folder / f"{time_s:.6f}.npy", depth_z.astype(np.float32))
+    return folder
+
+
+def refused(capsys, tmp_path: Path, *options: object) -> str:
+    """What is said to be wrong: one sentence, exit code 2, and nothing written."""
+    before = set(tmp_path.iterdir())
+    code = main(["reconstruct", str(tmp_path / "street"), "-o", str(tmp_path / "out"), *map(str, options)])
+    out, err = capsys.readouterr()
+    told = [line for line in err.splitlines() if line.startswith("worldline: ")]
+    assert code == 2 and len(told) == 1 and out == "" and "Traceback" not in err, err
+    assert set(tmp_path.iterdir()) == before and told[0].endswith(".") and told[0].count(". ") == 0
+    return told[0]
+
+
+def test_files_that_cannot_be_used_are_one_sentence_and_nothing_is_written(capsys, tmp_path, world):
+    images(tmp_path / "street", world)
+    nothing = depth_maps(tmp_path / "nan", world, np.full((32, 48), np.nan))
+    square = depth_maps(tmp_path / "square", world, np.full((32, 32), 2.0))
+    poses = tmp_path / "poses.txt"
+    np.savetxt(poses, [[5 + t / 10, 0, 0, t / 10, 0, 0, 0, 1] for t in range(4)])
+    imu, mount = imu_file(tmp_path / "imu.csv", start=5.0), matrix_file(tmp_path / "m.txt", np.eye(4))
+    silent = radar_file(tmp_path / "silent.csv", world, speeds=False)
+    early = radar_file(tmp_path / "early.csv", world)
+    cases: dict[str, tuple[object, ...]] = {
+        "without a pixel that is finite": ("--depth", nothing),
+        "32x32 but the frames of street are 48x32": ("--depth", square),
+        "knows 5 to 5.3 s but the frames of street are at 1000 to 1000.3 s": ("--poses", poses),
+        "has samples from 5 to": ("--imu", imu, "--camera-from-imu", mount),
+        "need its mount": ("--imu", imu),
+        "no radial speeds": ("--radar", silent, "--fov", 60),
+        "has scans from 0 to 0.3 s": ("--radar", early, "--fov", 60),
+        "only with a known camera": ("--radar", early),
+        "is no list of numbers": ("--imu", imu, "--camera-from-imu", mount, "--imu-bias", "much"),
+    }
+    for said, options in cases.items():
+        assert said in refused(capsys, tmp_path, *options)
