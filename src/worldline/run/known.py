@@ -117,7 +117,8 @@ def observations(
         doppler=doppler,
     )
     items = [getattr(found, f.name) for f in fields(found) if f.name != "notes"]
-    notes = (*(note for item in items if item is not None for note in item.source.notes), *still, *silent)
+    said = (*(note for item in items if item is not None for note in item.source.notes), *still, *silent)
+    notes = tuple(dict.fromkeys((*said, *(() if log is None else log.unused))))
     if journal is not None:
         for note in notes:
             journal.progress.note(note)
@@ -232,10 +233,20 @@ def _calibration(known: Known, video: Video) -> tuple[Calibration | None, str]:
 
 
 def _log(known: Known, video: Video, source: Path | None, topics: Sequence[str]) -> LogReadings | None:
-    """What the log that the video was read from holds besides."""
+    """What the log that the video was read from holds besides; what was given otherwise is not looked for in it."""
     if source is None or not is_log(source):
         return None
-    return known_of(source, video, topics, depth=_depth_settings(known), poses=_pose_settings(known))
+    depth = known.rgb_only or known.depth is not None or known.lidar is not None
+    given = {
+        "camera_info": known.intrinsics is not None or known.focal_px is not None or known.fov_deg is not None,
+        "depth": depth,
+        "lidar": depth,
+        "pose": known.poses is not None or known.imu is not None,
+        "imu": known.imu is not None,
+        "radar": known.radar is not None,
+    }
+    left = tuple(f"{role}=none" for role, there in given.items() if there)
+    return known_of(source, video, (*topics, *left), depth=_depth_settings(known), poses=_pose_settings(known))
 
 
 def _devices(known: Known, video: Video, log: LogReadings | None) -> Devices:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -22,21 +23,23 @@ POSE_WITH_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
 TRANSFORM = "geometry_msgs/msg/TransformStamped"
 TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 
-_OF_INTEREST = frozenset(
-    (
-        IMAGE,
-        COMPRESSED,
-        CAMERA_INFO,
-        IMU,
-        CLOUD,
-        RADAR_SCAN,
-        RADAR_POINT,
-        ODOMETRY,
-        POSE,
-        POSE_WITH_COVARIANCE,
-        TRANSFORM,
-    )
-)
+_VECTOR = ("x", "y", "z")
+_IMAGE = ("height", "width", "encoding", "step", "is_bigendian", "data")
+_PLACED = ("position.x", "position.y", "position.z", "orientation.x", "orientation.y", "orientation.z", "orientation.w")
+_FIELDS: dict[str, tuple[str, ...]] = {
+    IMAGE: _IMAGE,
+    COMPRESSED: ("format", "data"),
+    CAMERA_INFO: ("height", "width", "distortion_model"),
+    IMU: tuple(f"{name}.{axis}" for name in ("angular_velocity", "linear_acceleration") for axis in _VECTOR),
+    CLOUD: ("height", "width", "fields", "is_bigendian", "point_step", "row_step", "data"),
+    RADAR_SCAN: ("returns",),
+    RADAR_POINT: ("point_id", "x", "y", "z", "velocity", "intensity"),
+    ODOMETRY: tuple(f"pose.pose.{name}" for name in _PLACED),
+    POSE: tuple(f"pose.{name}" for name in _PLACED),
+    POSE_WITH_COVARIANCE: tuple(f"pose.pose.{name}" for name in _PLACED),
+    TRANSFORM: ("child_frame_id", "transform.translation.x", "transform.rotation.w"),
+}
+"""The types that may be used, and the fields of their messages that are read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +96,20 @@ def _contents(log: Log, name: str) -> TopicContents:
     first_s, last_s = (float(recorded_s.min()), float(recorded_s.max())) if len(recorded_s) else (np.nan, np.nan)
     rate_hz = (len(recorded_s) - 1) / (last_s - first_s) if last_s > first_s else 0.0
     ros_type = foxglove.ros_type(topic.type)
-    sample, problem = None, ""
-    if ros_type in _OF_INTEREST and len(recorded_s):
-        try:
-            message = log.first(name)
-            sample = None if message is None else message.content
-        except InputError as error:
-            problem = str(error)
+    sample, problem = _sample(log, name, ros_type) if len(recorded_s) else (None, "")
     return TopicContents(name, topic.type, ros_type, len(recorded_s), rate_hz, first_s, last_s, sample, problem)
+
+
+def _sample(log: Log, name: str, ros_type: str) -> tuple[Any, str]:
+    """The first message of a kind that may be used, or why it cannot be."""
+    if ros_type not in _FIELDS:
+        return None, ""
+    try:
+        message = log.first(name)
+        if message is not None:
+            attrgetter(*_FIELDS[ros_type])(message.content)
+    except InputError as error:
+        return None, str(error)
+    except AttributeError as error:  # a definition in the log that is not that of its name
+        return None, f"its messages lack the field {error.name}"
+    return (None if message is None else message.content), ""

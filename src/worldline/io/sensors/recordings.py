@@ -62,14 +62,21 @@ class LogReadings:
         observed: camera, depth and poses at the frames.
         sensor_depth: the depth with how it was brought into the camera's view.
         imu, radar: all their readings, at their own times on the video's clock.
-        notes: what was used, assumed or left aside.
+        unused: what the log has and why it was left aside.
     """
 
     observed: Observations
     sensor_depth: SensorDepth | None
     imu: ImuSamples | None
     radar: RadarReturns | None
-    notes: tuple[str, ...]
+    unused: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was used, assumed or left aside."""
+        seen = self.observed
+        items = (seen.camera, seen.camera_motion, seen.depth, self.imu, self.radar)
+        return (*(note for item in items if item is not None for note in item.source.notes), *self.unused)
 
 
 @contextmanager
@@ -130,9 +137,7 @@ def known_of(
         maps = _lidar(recording, video, camera, frame) if sensor is None else sensor.maps
         motion, unused = _motion(recording, video, frame, poses)
         imu, radar = _imu(recording, frame), _radar(recording, frame)
-        items = [item for item in (camera, motion, maps, imu, radar) if item is not None]
-        notes = (*(note for item in items for note in item.source.notes), *unused)
-        return LogReadings(Observations(camera=camera, camera_motion=motion, depth=maps), sensor, imu, radar, notes)
+        return LogReadings(Observations(camera=camera, camera_motion=motion, depth=maps), sensor, imu, radar, unused)
 
 
 def read_imu(path: Path, topic: str | None = None) -> ImuSamples:

@@ -88,7 +88,7 @@ def _wanted(topics: Sequence[str]) -> dict[str, str]:
 
 
 def _roles(contents: Sequence[TopicContents]) -> tuple[Role, ...]:
-    calibrated = [t.name for t in contents if t.ros_type == CAMERA_INFO and t.count]
+    calibrated = [t.name for t in contents if t.ros_type == CAMERA_INFO and t.sample is not None]
     many: Preference = ("more messages", lambda t: t.count)
     return (
         Role(
@@ -109,7 +109,7 @@ def _roles(contents: Sequence[TopicContents]) -> tuple[Role, ...]:
         Role("depth", is_depth, (("aligned with colour", lambda t: bool(_ALIGNED.search(t.name))), many)),
         Role(
             "imu",
-            lambda t: t.ros_type == IMU and t.count > 0 and not t.problem,
+            lambda t: t.ros_type == IMU and t.sample is not None,
             (("rates and accelerations", _both), many),
         ),
         Role("radar", is_radar, (("radial speeds", lambda t: _has_speed(t)), many)),
@@ -211,7 +211,7 @@ def _with_calibration(
     found: dict[str, Choice], contents: Sequence[TopicContents], wanted: dict[str, str]
 ) -> dict[str, Choice]:
     """The choices with the calibration of the camera that was chosen."""
-    able = [t.name for t in contents if t.ros_type == CAMERA_INFO and t.count]
+    able = [t.name for t in contents if t.ros_type == CAMERA_INFO and t.sample is not None]
     role = Role("camera_info", lambda t: t.name in able, ())
     if "camera_info" in wanted:
         choice = _asked(role, wanted["camera_info"], contents)
