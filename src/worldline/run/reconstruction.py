@@ -37,13 +37,18 @@ Product = Callable[[Scene, Path], Any]
 
 @dataclass(frozen=True)
 class Reading:
-    """Which frames of the input are used, and how large: every n-th, a span in seconds, a cap on count and side."""
+    """Which frames of the input are used, and how large: every n-th, a span in seconds, a cap on count and side.
+
+    Attributes:
+        topics: of a log, texts `ROLE=NAME` for topics in place of those that would be chosen (`worldline inspect`).
+    """
 
     every: int = 1
     start_s: float | None = None
     end_s: float | None = None
     max_frames: int | None = None
     max_side: int | None = DEFAULT_MAX_SIDE
+    topics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Request:
     """What to reconstruct. Everything here changes the result, so all of it is in the run's key.
 
     Attributes:
-        source: a video file or a folder of images.
+        source: a video file, a folder of images or a log.
         quality: "fast", "default" or "best".
         known: what is known of the clip already, as files and numbers.
     """
@@ -196,7 +201,8 @@ def make_products(products: Mapping[str, Product], scene: Scene, ready: Path, jo
 
 
 def _known(request: Request, video: Video, journal: Journal) -> Observations | None:
-    return observations(request.known, video, source=request.source, journal=journal)
+    topics = request.reading.topics
+    return observations(request.known, video, source=request.source, topics=topics, journal=journal)
 
 
 def _require_motion(video: Video, least: int) -> None:
