@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from worldline.cli.known_options import NOTHING_KNOWN, KnownOptions, known_of
 from worldline.cli.progress import shown
@@ -30,6 +30,7 @@ def run(
     end: Annotated[float | None, arg(metavar="S")] = None,
     max_frames: Annotated[int | None, arg(metavar="N")] = None,
     max_side: Annotated[int, arg(metavar="N")] = DEFAULT_MAX_SIDE,
+    topic: UseAppendAction[tuple[Annotated[str, arg(metavar="ROLE=NAME")], ...]] = (),
     fast: bool = False,
     best: bool = False,
     overwrite: bool = False,
@@ -43,7 +44,7 @@ def run(
     An interrupted run goes on where it was when the same command is given again.
 
     Args:
-        source: a video file, a folder of images, or an RGB-D folder, whose depth is used
+        source: a video file, a folder of images, an RGB-D folder, whose depth is used, or a log (ROS bag, MCAP)
         out: output folder (default: <input name>_worldline in the current directory)
         engine: the method; auto takes the best one that runs here
         every: use every n-th frame
@@ -51,6 +52,7 @@ def run(
         end: stop at this time, in seconds
         max_frames: use at most this many frames
         max_side: shrink frames whose longer side is larger
+        topic: of a log, the topic to use for a role (worldline inspect lists both); may be repeated
         fast: less accurate, in about half the time
         best: more tracks, found again behind what covered them, in more time
         overwrite: replace what is in the output folder
@@ -58,7 +60,7 @@ def run(
         as_json: print the record of the run as JSON, and nothing else, on stdout
         quiet: show no progress
     """
-    reading = Reading(every=every, start_s=start, end_s=end, max_frames=max_frames, max_side=max_side)
+    reading = Reading(every, start, end, max_frames, max_side, topic)
     request = Request(source, engine, quality_of(fast, best), known_of(known), reading)
     with shown(quiet=quiet) as progress:
         finished = reconstruct_into(
