@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +14,18 @@ from hypothesis import strategies as st
 from worldline.errors import InputError
 from worldline.geometry import doppler, pixels, se3
 from worldline.geometry.camera import Camera, rays_z1
+from worldline.io.sensors.recordings import read_imu, read_radar
 from worldline.scene.observations import DepthMaps, Source
 from worldline.scene.sensor_readings import RadarReturns
 from worldline.solve.ego_velocity import ego_velocity
+from worldline.solve.gyro_bias import estimate_bias, standing_still
+from worldline.solve.gyro_integration import rotations_at_samples
 from worldline.solve.radar_maps import doppler_maps, doppler_vectors, radial_unit
 from worldline.synthetic.presets import tiny_world
 from worldline.synthetic.radar import CAM_FROM_RADAR, radar_returns, radial_speed
 from worldline.synthetic.rendering import render
+
+BAG = Path(__file__).parents[1].parent / "shared" / "data" / "radar_ti_imu_40s" / "demo_ti_mmwave_rospkg_format.bag"
 
 numbers = st.floats(-5, 5)
 vectors = st.tuples(numbers, numbers, numbers).map(lambda v: torch.tensor(v, dtype=torch.float64))
@@ -274,3 +280,49 @@ def test_a_radar_without_doppler_or_out_of_view_is_one_sentence(world):
     behind[:3, :3] = -behind[:3, :3] @ np.diag([1, 1, -1])
     with pytest.raises(InputError, match="in view"):
         doppler_maps(replace(returns, cam_from_radar=behind), world.times_s, world.camera)
+
+
+# a real recording
+
+
+@pytest.fixture(scope="module")
+def flight():
+    if not BAG.exists():
+        pytest.skip("the recording of a radar and an IMU is not here")
+    pytest.importorskip("rosbags", reason="reading bags needs worldline[robotics]")
+    return read_imu(BAG), read_radar(BAG, need_speed=True)
+
+
+def scan_velocities(returns):
+    """Times, velocities (NaN where there is none) and shares of static returns of all scans."""
+    numbers, first = np.unique(returns.scan, return_index=True)
+    mine = [returns.scan == n for n in numbers]
+    found = [ego_velocity(returns.directions_radar[m], returns.speed_mps[m]) for m in mine]
+    velocity = np.array([np.full(3, np.nan) if f is None else f.velocity_mps for f in found])
+    return returns.times_s[first], velocity, np.array([0.0 if f is None else f.static.mean() for f in found])
+
+
+def test_the_velocity_of_a_real_radar_is_that_of_its_imu(flight):
+    imu, returns = flight
+    times_s, velocity, static = scan_velocities(returns)
+    assert np.isfinite(velocity).all() and np.median(static) > 0.95
+    still = standing_still(imu)
+    rests = np.interp(times_s, imu.times_s, still.astype(float)) > 0.5
+    speed = np.linalg.norm(velocity, axis=1)
+    assert rests.sum() > 100 and np.percentile(speed[rests], 95) < 0.05 and 0.8 < np.median(speed[~rests]) < 1.6
+    bias = estimate_bias(imu)
+    turn = rotations_at_samples(
+        torch.from_numpy(imu.times_s), torch.from_numpy(imu.gyro_radps - bias.gyro_radps)
+    ).numpy()
+    force = (turn @ (imu.accel_mps2 - bias.accel_mps2)[..., None])[..., 0]
+    rest = slice(int(still.argmax()), int(still.argmax()) + 400)
+    gained = np.cumsum((force - force[rest].mean(0)) / imu.rate_hz, 0)
+    at = np.clip(np.searchsorted(imu.times_s, times_s), 0, len(imu) - 1)
+    by_imu = gained[at[10:]] - gained[at[:-10]]
+    # turn @ mount @ velocity is linear in the nine numbers of the mount
+    rows = np.einsum("tij,tk->tijk", turn[at], velocity).reshape(-1, 3, 9)
+    rows = rows[10:] - rows[:-10]
+    mount = np.linalg.lstsq(rows.reshape(-1, 9), by_imu.reshape(-1), rcond=None)[0].reshape(3, 3)
+    mount = se3.nearest_rotation(torch.from_numpy(mount)).numpy()
+    off = rows @ mount.reshape(9) - by_imu
+    assert np.sqrt((off**2).mean()) < 0.1 < 0.4 < np.sqrt((by_imu**2).mean())
