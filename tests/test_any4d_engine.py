@@ -31,13 +31,12 @@ def rendered():
 @pytest.fixture
 def oracle(rendered, monkeypatch):
     made = Oracle(rendered, SIZE)
-    monkeypatch.setattr(engine, "load", lambda config: made)
-    monkeypatch.setattr(engine._Run, "_weights_notes", ())
+    monkeypatch.setattr(engine, "load", lambda config, file: made)
     return made
 
 
 def settings(**changes) -> Config:
-    return replace(Config.tiny(), size=SIZE, weights="any4d", tracks=800, edges=None, **changes)
+    return replace(Config.tiny(), size=SIZE, tracks=800, edges=None, **changes)
 
 
 def solve(rendered, config, observed=None):
@@ -186,7 +185,7 @@ def test_any_shape_of_video_gives_a_scene_whose_pixels_lead_back_to_it(size):
 
 
 def test_mixed_precision_keeps_the_residual_stream_and_the_heads_in_single():
-    network = engine.load(replace(Config.tiny(), precision="mixed"))
+    network = engine.load(replace(Config.tiny(), precision="mixed"), None)
     assert isinstance(network, Any4D)
     assert network.info_sharing.self_attention_blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
     assert network.dpt_regressor_head.conv1.weight.dtype == torch.float32

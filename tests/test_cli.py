@@ -58,7 +58,7 @@ def wall(monkeypatch):
         journal.run("wall", lambda: {"frames": np.array(len(video))})
         return plain_scene(video)
 
-    solve.needs, solve.wants = (), lambda video: ()
+    solve.needs, solve.wants, solve.least_frames = (), lambda video: (), 2
     module = SimpleNamespace(Config=Config, build=lambda config: solve)
     monkeypatch.setattr(reconstruction, "engine_module", lambda name: module)
 

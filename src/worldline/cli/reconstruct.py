@@ -25,6 +25,9 @@ def run(
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="OUT")] = None,
     *,
     engine: Annotated[str, arg(metavar="NAME")] = "auto",
+    weights: Annotated[str | None, arg(metavar="NAME|FILE")] = None,
+    commercial: bool = False,
+    settings: Annotated[UseAppendAction[tuple[Annotated[str, arg(metavar="NAME=VALUE")], ...]], arg(name="set")] = (),
     every: Annotated[int, arg(metavar="N")] = 1,
     start: Annotated[float | None, arg(metavar="S")] = None,
     end: Annotated[float | None, arg(metavar="S")] = None,
@@ -47,6 +50,9 @@ def run(
         source: a video file, a folder of images, an RGB-D folder, whose depth is used, or a log (ROS bag, MCAP)
         out: output folder (default: <input name>_worldline in the current directory)
         engine: the method; auto takes the best one that runs here
+        weights: of the engine's network (worldline weights list); another file than its usual one
+        commercial: refuse weights whose licence does not clearly allow commercial use
+        settings: change a setting of the engine; may be repeated (docs/engines.md lists them)
         every: use every n-th frame
         start: begin at this time, in seconds
         end: stop at this time, in seconds
@@ -61,7 +67,8 @@ def run(
         quiet: show no progress
     """
     reading = Reading(every, start, end, max_frames, max_side, topic)
-    request = Request(source, engine, quality_of(fast, best), known_of(known), reading)
+    chosen = (*settings, *(() if weights is None else (f"weights={weights}",)), *(("commercial=yes",) * commercial))
+    request = Request(source, engine, quality_of(fast, best), chosen, known_of(known), reading)
     with shown(quiet=quiet) as progress:
         finished = reconstruct_into(
             out or default_output(source),

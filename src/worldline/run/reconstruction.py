@@ -15,11 +15,12 @@ from worldline.engines import engine_module
 from worldline.errors import InputError
 from worldline.io.video_files import read_video, video_key
 from worldline.run import output_folder
+from worldline.run.engine_settings import adjusted, files_named
 from worldline.run.known import Known, check, known_key, observations
 from worldline.run.run_record import run_record
 from worldline.run.stage_log import log_text
 from worldline.scene.atomic import write_whole, written_whole
-from worldline.scene.journal import Journal, Progress, content_key
+from worldline.scene.journal import Journal, Progress, content_key, file_key
 from worldline.scene.observations import Observations
 from worldline.scene.scene import Scene, Step
 from worldline.scene.store import load, save
@@ -57,13 +58,14 @@ class Request:
 
     Attributes:
         source: a video file, a folder of images or a log.
-        quality: "fast", "default" or "best".
+        quality: "fast", "default" or "best"; settings: texts NAME=VALUE that change the engine's settings of it.
         known: what is known of the clip already, as files and numbers.
     """
 
     source: Path
     engine: str = "auto"
     quality: str = cues.DEFAULT_QUALITY
+    settings: tuple[str, ...] = ()
     known: Known = Known()
     reading: Reading = Reading()
 
@@ -144,13 +146,14 @@ def reconstruct_into(
         InputError, FormatError: the input cannot be used. OutputError: `out` holds something else or cannot be written.
     """
     check(request.known)
+    config = _config(request)
     key = _key(request)
     if not overwrite and (record := output_folder.record_of(out, key)) is not None:
         return Finished(out, record, found=True)
     with output_folder.claimed(out, key, overwrite=overwrite) as stages:
         journal = Journal(key, stages, progress)
         started = time.perf_counter()
-        scene = _scene_on_disk(request, stages, journal)
+        scene = _scene_on_disk(request, config, stages, journal)
         make_products(products or {}, scene, stages / "ready", journal)
         record = run_record(_described(request), key, scene, journal, wall_s=time.perf_counter() - started)
         write_whole(stages / "ready" / "log.txt", log_text(record), overwrite=True)
@@ -163,7 +166,11 @@ def _key(request: Request) -> str:
     """Content of the input, of everything known, and the settings; not where any of it lies."""
     settings = replace(request, source=Path(), known=Known())
     return content_key(
-        worldline.__version__, video_key(request.source), known_key(request.known, request.source), settings
+        worldline.__version__,
+        video_key(request.source),
+        known_key(request.known, request.source),
+        settings,
+        [file_key(path) for path in files_named(request.settings)],
     )
 
 
@@ -173,7 +180,13 @@ def default_output(source: Path) -> Path:
     return Path(f"{path.name if os.path.isdir(path) else path.stem}_worldline")
 
 
-def _scene_on_disk(request: Request, stages: Path, journal: Journal) -> Scene:
+def _config(request: Request) -> Any:
+    """The engine's settings; what cannot be set is told before anything is read."""
+    module = engine_module(DEFAULT_ENGINE if request.engine == "auto" else request.engine)
+    return adjusted(cues.with_quality(module.Config, request.quality), request.settings)
+
+
+def _scene_on_disk(request: Request, config: Any, stages: Path, journal: Journal) -> Scene:
     """The scene as it will be handed over: a run that was stopped after the scene was written begins there."""
     path = stages / "ready" / "scene"
     if not path.exists():
@@ -184,7 +197,12 @@ def _scene_on_disk(request: Request, stages: Path, journal: Journal) -> Scene:
         for note in video.notes:
             journal.progress.note(note)
         scene = reconstruct(
-            video, _known(request, video, journal), engine=request.engine, quality=request.quality, journal=journal
+            video,
+            _known(request, video, journal),
+            engine=request.engine,
+            config=config,
+            quality=request.quality,
+            journal=journal,
         )
         with journal.timed("save"):
             first = Step("read", asdict(request.reading), _size_facts(video))

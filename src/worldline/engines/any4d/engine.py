@@ -29,6 +29,7 @@ from worldline.geometry.sim3 import Sim3
 from worldline.nets import weights
 from worldline.nets.hashed_weights import fill
 from worldline.nets.linear import half_linear
+from worldline.nets.weights import WeightsFile
 from worldline.scene.journal import Arrays, Journal
 from worldline.scene.motion import Flow
 from worldline.scene.observations import Observations
@@ -63,21 +64,22 @@ class Any4DEngine:
             InputError: what is known does not belong to this video. MissingWeights, LicenceError: as `weights.find`.
             SolveFailed: windows of a long clip have nothing in common.
         """
-        return _Run(self.config, video, observed, journal).scene()
+        run = _Run(self.config, video, observed, journal)
+        run.file  # noqa: B018 - missing weights and licences are told before the work
+        return run.scene()
 
 
-def load(config: Config) -> Any4D:
-    """The network of a config on its device.
+def load(config: Config, file: WeightsFile | None) -> Any4D:
+    """The network on its device, with the weights of a file, or with some that mean nothing.
 
     Raises:
-        MissingWeights, FormatError, LicenceError: as `weights.find` and `checkpoint.load_network`.
+        FormatError: as `checkpoint.load_network`.
     """
     device = torch.device(device_of(config))
-    if config.weights is None:
+    if file is None:
         network = Any4D(config.network).eval()
         fill(network)
     else:
-        file = weights.find(config.weights, commercial=config.commercial)
         network = checkpoint.load_network(file, device=device)
     if config.precision == "mixed":
         half_linear(network.encoder)
@@ -107,8 +109,17 @@ class _Run:
         return Conditions.of(self.video, self.observed, device_of(self.config), self.config.size)
 
     @cached_property
+    def file(self) -> WeightsFile | None:
+        """The weights; their licence is named before they are used."""
+        if self.config.weights is None:
+            return None
+        file = weights.find(self.config.weights, commercial=self.config.commercial)
+        self.journal.progress.note(f"weights {file.name}: licence {file.licence}.")
+        return file
+
+    @cached_property
     def network(self) -> Any4D:
-        return load(self.config)
+        return load(self.config, self.file)
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
@@ -171,7 +182,7 @@ class _Run:
 
     @property
     def _settings(self) -> Any:
-        return self.config, len(self.video), self.conditions.used
+        return self.config, len(self.video), self.conditions.used, None if self.file is None else self.file.checksum
 
     def _name(self, number: int) -> str:
         return f"window {number + 1} of {len(self.windows)}"
@@ -290,7 +301,9 @@ class _Run:
 
     @cached_property
     def _weights_notes(self) -> tuple[str, ...]:
-        return (MEANINGLESS,) if self.config.weights is None else checkpoint.notes(self.network.config)
+        if self.file is None:
+            return (MEANINGLESS,)
+        return (f"weights {self.file.name}: licence {self.file.licence}.", *checkpoint.notes(self.network.config))
 
     def _notes(self, seams: list[Seam]) -> tuple[str, ...]:
         """Frames on which windows do not agree."""
