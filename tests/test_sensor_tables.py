@@ -46,6 +46,8 @@ def test_the_files_of_euroc_are_read_as_they_are(tmp_path):
         ("time_s,gyro_x_radps,gyro_y_radps,gyro_z_radps,accel_x_mps2,accel_y_mps2,accel_z_mps2", ",", 0.005, 1, 1, ()),
         ("t gx gy gz ax ay az", " ", 0.005, 1, 1, ("radians", "m/s^2")),
         ("timestamp_ms;wx_dps;wy_dps;wz_dps;ax_g;ay_g;az_g", ";", 5, 180 / np.pi, 1 / 9.80665, ()),
+        ("t_s,gyro_x_rad_s,gyro_y_rad_s,gyro_z_rad_s,acc_x_m_s2,acc_y_m_s2,acc_z_m_s2", ",", 0.005, 1, 1, ()),
+        ("timestamp_ns,omega_x,omega_y,omega_z,alpha_x,alpha_y,alpha_z", ",", 5e6, 1, 1, ("radians", "m/s^2")),
         (WITH_BLANKS, "\t", 5e3, 180 / np.pi, 1 / 9.80665, ()),
         (ROS, ",", 5e6, 1, 1, ("nanoseconds",)),
         ("time,gyroX,gyroY,gyroZ,accX,accY,accZ", ",", 5e6, 1, 1 / 9.80665, ("units of gravity", "nanoseconds")),

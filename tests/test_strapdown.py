@@ -162,6 +162,13 @@ def test_a_steady_pan_is_not_taken_for_the_bias_where_the_recording_also_stands(
     assert found[t < 11].all() and not found[t > 13].any()
 
 
+def test_a_pause_in_the_recording_does_not_count_as_turning():
+    t = np.concatenate([np.arange(0, 30, 0.01), np.arange(400, 405, 0.01)])
+    imu = readings(t, bias=np.array([0.002, -0.002, 0.001]))
+    whole, part = estimate_bias(imu), estimate_bias(readings(t[:3000], bias=np.array([0.002, -0.002, 0.001])))
+    np.testing.assert_allclose(whole.gyro_radps, part.gyro_radps, atol=1e-9)
+
+
 def test_a_steady_bias_is_found_where_it_stands_and_taken_off():
     bias = np.array([0.03, -0.02, 0.08])
     path = lambda x: angles(np.maximum(x, 3.0))  # noqa: E731
@@ -251,6 +258,14 @@ def test_places_fade_where_too_much_time_has_passed_since_it_stood():
     assert known[:20].all() and not known[60:].any() and motion.valid.all()
     assert motion.turned_frames.all() and not motion.given_frames[60:].any() and motion.partial
     assert (motion.world_from_cam[~known, :3, 3] == 0).all()
+
+
+def test_a_device_that_shakes_a_little_is_not_taken_to_rest():
+    t, random = np.arange(0, 3, 0.005), np.random.default_rng(0)
+    imu = readings(t, lambda x: 0 * angles(x), lambda x: 0 * place(x))
+    held = replace(imu, gyro_radps=imu.gyro_radps + 0.015 * random.normal(size=imu.gyro_radps.shape))
+    assert standing_still(held).all() and np.isinf(imu_motion(held, t[::20]).sigma_m)
+    assert imu_motion(imu, t[::20]).sigma_m < 0.01
 
 
 def test_the_camera_swings_about_the_imu_by_its_mount():

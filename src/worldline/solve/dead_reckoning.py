@@ -26,6 +26,8 @@ class Reckoning:
         accel_sigma_mps2: what is left of a constant error: bias and scale in another attitude than at rest.
         drift_mps3: growth of the error by the tilt that the gyroscope's bias causes.
         longest_s: of a motion whose end at rest corrects it; after a longer one the drift is no longer a line.
+        rest_gyro_radps, rest_accel_mps2: how little the readings vary at rest (norms of standard deviations). Strict,
+            as a smooth motion of constant speed differs from rest in nothing else.
         still_sigma_m: of places while standing still. largest_sigma_m: places less certain are not told.
     """
 
@@ -33,6 +35,8 @@ class Reckoning:
     accel_sigma_mps2: float = 0.06
     drift_mps3: float = 0.01
     longest_s: float = 10.0
+    rest_gyro_radps: float = 0.015
+    rest_accel_mps2: float = 0.15
     still_sigma_m: float = 0.003
     largest_sigma_m: float = 0.25
 

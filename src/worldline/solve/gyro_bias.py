@@ -11,7 +11,7 @@ multisensor integrated navigation systems", 2013, ch. 5 and 14); the least squar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ class BiasSettings:
         change_radps: by how much the bias of moving may differ from that of standing still.
         unknown_radps: standard deviation of a bias about which nothing is known.
         accel_bias_mps2: standard deviation of the accelerometer's.
+        longest_gap_s: between samples whose rates are added up.
         window_s: over which the mean force is compared with gravity; fewest_windows: below that it is not.
         force_mps2: the least standard deviation of that mean.
         correlated: by how much the formal sigma is too small, since errors of the mean force go with the heading.
@@ -47,6 +48,7 @@ class BiasSettings:
     change_radps: float = 1.5e-3
     unknown_radps: float = 0.05
     accel_bias_mps2: float = 0.1
+    longest_gap_s: float = 0.1
     window_s: float = 5.0
     fewest_windows: int = 4
     force_mps2: float = 0.1
@@ -98,8 +100,18 @@ def estimate_bias(samples: ImuSamples, settings: BiasSettings | None = None) -> 
         prior = ImuBias(first, np.full(3, s.change_radps), np.zeros(3), f"comes from {seconds:.1f} s of standing still")
     else:
         prior = ImuBias(np.zeros(3), np.full(3, s.unknown_radps), np.zeros(3), "is unknown and was taken to be zero")
-    windows = (samples.times_s[-1] - samples.times_s[0]) / s.window_s
-    return _agreeing_with_gravity(samples, prior, s) if windows >= s.fewest_windows else prior
+    whole = _without_gap(samples, s.longest_gap_s)
+    windows = (whole.times_s[-1] - whole.times_s[0]) / s.window_s
+    return _agreeing_with_gravity(whole, prior, s) if windows >= s.fewest_windows else prior
+
+
+def _without_gap(samples: ImuSamples, longest_gap_s: float) -> ImuSamples:
+    """The longest run of samples that has no gap."""
+    run = np.cumsum(np.diff(samples.times_s, prepend=samples.times_s[0]) > longest_gap_s)
+    part = run == np.bincount(run).argmax()
+    return replace(
+        samples, times_s=samples.times_s[part], gyro_radps=samples.gyro_radps[part], accel_mps2=samples.accel_mps2[part]
+    )
 
 
 def _per_window(

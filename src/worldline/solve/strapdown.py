@@ -35,6 +35,7 @@ class Strapdown:
         gyro_scale: relative error of the rates.
         least_sigma_rad: of any frame's rotation: the mount is calibrated only so well.
         longest_gap_s: between samples that are integrated across; beyond a longer one nothing is known.
+        around_s: how much of a longer recording before and after the frames tells the bias.
     """
 
     gyro_noise: float = 3e-4
@@ -42,8 +43,17 @@ class Strapdown:
     gyro_scale: float = 0.003
     least_sigma_rad: float = float(np.radians(0.1))
     longest_gap_s: float = 0.1
+    around_s: float = 150.0
     bias: BiasSettings = field(default_factory=BiasSettings)
     reckoning: Reckoning = field(default_factory=Reckoning)
+
+    @property
+    def rest(self) -> BiasSettings:
+        """When the device is taken to have no velocity at all, more strictly than for its bias."""
+        reckoning = self.reckoning
+        return replace(
+            self.bias, still_gyro_radps=reckoning.rest_gyro_radps, still_accel_mps2=reckoning.rest_accel_mps2
+        )
 
 
 def imu_motion(
@@ -56,8 +66,8 @@ def imu_motion(
     """world_from_cam at the times of frames, with sigmas that grow from the first known frame on.
 
     Args:
-        samples: of the whole recording (biases are found in all of it); `cam_from_imu` None: the motion is that of the
-            IMU's own axes.
+        samples: of the whole recording (biases are found around the frames); where `cam_from_imu` is None the motion
+            is that of the IMU's own axes.
         times_s: of the frames, on the clock of the samples.
         bias: None: estimated.
 
@@ -70,12 +80,13 @@ def imu_motion(
     """
     s = settings or Strapdown()
     part, valid = _covered(samples, times_s, s)
-    bias = bias or estimate_bias(samples, s.bias)
-    still = standing_still(samples, s.bias)
-    run = _Run.of(_cut(samples, part), bias, still[part], s)
     at_s = np.asarray(times_s, dtype=np.float64)[valid]
+    part &= (samples.times_s > at_s[0] - s.around_s) & (samples.times_s < at_s[-1] + s.around_s)
+    near = _cut(samples, part)
+    bias = bias or estimate_bias(near, s.bias)
+    run = _Run.of(near, bias, standing_still(near, s.bias))
     rotation = run.rotations(at_s)
-    place, sigma_m = reckoned(run.samples, run.attitude, run.still, at_s, s.reckoning)
+    place, sigma_m = reckoned(run.samples, run.attitude, standing_still(near, s.rest), at_s, s.reckoning)
     sigma_rad = _rotation_sigma(rotation, at_s, bias, s)
     world_from_imu = se3.from_rotation_translation(rotation, torch.from_numpy(np.nan_to_num(place)))
     poses = _of_camera(world_from_imu, samples.cam_from_imu)
@@ -106,11 +117,10 @@ class _Run:
 
     samples: ImuSamples
     attitude: Float[Tensor, "n 3 3"]
-    still: Bool[np.ndarray, "n"]
     upright: str
 
     @classmethod
-    def of(cls, samples: ImuSamples, bias: ImuBias, still: Bool[np.ndarray, "n"], s: Strapdown) -> _Run:
+    def of(cls, samples: ImuSamples, bias: ImuBias, still: Bool[np.ndarray, "n"]) -> _Run:
         clean = replace(
             samples, gyro_radps=samples.gyro_radps - bias.gyro_radps, accel_mps2=samples.accel_mps2 - bias.accel_mps2
         )
@@ -118,7 +128,7 @@ class _Run:
         rest = _first_stretch(still)
         force = (turned.numpy()[rest] @ clean.accel_mps2[rest, :, None])[..., 0].mean(0)
         upright = "standing still" if still.any() else "the mean of all accelerations"
-        return cls(clean, upward(torch.from_numpy(force)) @ turned, still, upright)
+        return cls(clean, upward(torch.from_numpy(force)) @ turned, upright)
 
     def rotations(self, at_s: Float[np.ndarray, "m"]) -> Float[Tensor, "m 3 3"]:
         """world_from_imu at any times within the samples."""
@@ -216,7 +226,7 @@ def _notes(
     size = float(np.degrees(np.linalg.norm(bias.gyro_radps)))
     doubt = float(np.degrees(np.sqrt(np.mean(bias.sigma_radps**2))))
     centres = (
-        f"also the places of {int(known.sum())} of them, since it stood still shortly before"
+        f"also the places of {int(known.sum())} of them, since it rested shortly before"
         if known.any()
         else "the accelerometer alone does not tell places here"
     )

@@ -18,7 +18,7 @@ from worldline.scene.sensor_readings import ImuSamples
 _TIME = "time|timestamp|stamp|t|sec|seconds|epoch|elapsed"
 _STAMP = "stamp|timestamp"
 _GYRO = "w|g|gyro?|gyroscope|omega|rot|rotation|rates?|angular|angvel"
-_ACCEL = "a|f|acc|accel|acceleration|accelerometer|linear|force"
+_ACCEL = "a|f|alpha|acc|accel|acceleration|accelerometer|linear|force"
 _IN_G = (0.8, 1.25)
 _IN_MPS2 = (7.0, 14.0)
 _TOO_FAST_RADPS = 20.0

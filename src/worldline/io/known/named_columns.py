@@ -28,6 +28,14 @@ _UNITS = {
     "m": ("m", 1.0), "metres": ("m", 1.0), "meters": ("m", 1.0), "cm": ("m", 0.01), "mm": ("m", 1e-3),
     "m/s": ("m/s", 1.0), "mps": ("m/s", 1.0), "ms-1": ("m/s", 1.0), "km/h": ("m/s", 1 / 3.6), "kmh": ("m/s", 1 / 3.6),
 }  # fmt: skip
+_SPELT_OUT = (
+    (re.compile(r"rad[_ ]?(?:/|per[_ ]|_)[_ ]?s(?:ec)?$"), " radps"),
+    (re.compile(r"deg[_ ]?(?:/|per[_ ]|_)[_ ]?s(?:ec)?$"), " dps"),
+    (re.compile(r"\bm[_ ]?(?:/|per[_ ]|_)[_ ]?s[_^ ]?2$"), " mps2"), (re.compile(r"(?<=_)m_s[_^]?2$"), " mps2"),
+    (re.compile(r"(?<=_)m_s$"), " mps"),
+)  # fmt: skip
+"""Units of two words at the end of a name, as `rad_s` and `m_s2`."""
+
 _TIME_STEPS = ((0.06, 1.0, "seconds"), (60.0, 1e-3, "milliseconds"), (6e4, 1e-6, "microseconds"))
 
 
@@ -43,6 +51,8 @@ class Name:
         """The name in a header; a unit stands in brackets, or is the last word."""
         bracketed = _BRACKETS.search(text)
         bare = _BRACKETS.sub(" ", text).strip().lstrip("#%").lower()
+        for spelt, unit in _SPELT_OUT:
+            bare = spelt.sub(unit, bare)
         words = tuple(w for w in re.split(r"[^a-z0-9°²]+", bare) if w)
         if bracketed:
             return cls(words, re.sub(r"[\s^*·]", "", bracketed.group(1).lower()))
