@@ -44,6 +44,7 @@ _PLAIN: dict[str, tuple[str, int, int | None]] = {
 
 _DEPTH = {"16uc1": "u2", "mono16": "u2", "32fc1": "f4", "64fc1": "f8"}
 MILLIMETRE = 1e-3
+_TOO_FAR = 65535
 _COMPRESSED_DEPTH_HEADER = 12
 
 
@@ -94,8 +95,9 @@ def depth_z_m(message: Any, topic: str) -> Float[np.ndarray, "h w"] | None:
         raw = _uncompressed_depth(message, topic)
     if raw is None:
         return None
-    depth = raw.astype(np.float32) * (MILLIMETRE if raw.dtype.kind == "u" else 1.0)
-    return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+    exact = raw.dtype.kind == "f"
+    known = np.isfinite(raw) & (raw > 0) if exact else (raw > 0) & (raw < _TOO_FAR)
+    return np.where(known, raw, 0).astype(np.float32) * np.float32(1.0 if exact else MILLIMETRE)
 
 
 def _rows(message: Any, sample: str, samples: int) -> Shaped[np.ndarray, "h w *c"] | None:

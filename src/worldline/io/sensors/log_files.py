@@ -5,14 +5,14 @@ Sources: the formats' own descriptions, ROS wiki "Bags/Format/2.0" and mcap.dev 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from worldline.errors import FormatError, InputError, WorldlineError
 from worldline.io.image_folders import SUFFIXES as IMAGE_SUFFIXES
@@ -64,12 +64,20 @@ class RawLog(Protocol):
         """Messages of these topics as they were recorded: channel, nanoseconds, bytes."""
         ...
 
-    def recorded_ns(self, topic: str) -> Int[np.ndarray, "n"]:
-        """When each message of a topic was recorded."""
+    def recorded_ns(self) -> dict[str, list[int]]:
+        """When each message of each topic was recorded, without decoding them."""
         ...
 
     def close(self) -> None:
         """Let the file go."""
+
+
+def times_by_topic(messages: Iterable[tuple[Channel, int, bytes]]) -> dict[str, list[int]]:
+    """The times of messages by their topics."""
+    found: dict[str, list[int]] = {}
+    for channel, recorded_ns, _ in messages:
+        found.setdefault(channel.topic, []).append(recorded_ns)
+    return found
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,7 @@ class Log:
     def __init__(self, path: Path, raw: RawLog) -> None:
         self.path, self._raw = path, raw
         self._decoders: dict[Channel, Callable[[bytes], Any]] = {}
+        self._recorded_ns: dict[str, list[int]] | None = None
 
     @property
     def name(self) -> str:
@@ -139,8 +148,10 @@ class Log:
 
     def recorded_s(self, topic: str) -> Float[np.ndarray, "n"]:
         """When each message of a topic was recorded, seconds."""
-        with told(self.path):
-            return self._raw.recorded_ns(topic) * _NANO
+        if self._recorded_ns is None:
+            with told(self.path):
+                self._recorded_ns = self._raw.recorded_ns()
+        return np.sort(np.array(self._recorded_ns.get(topic, ()), dtype=np.int64)) * _NANO
 
 
 def is_log(path: Path) -> bool:

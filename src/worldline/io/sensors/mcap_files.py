@@ -7,14 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int
-
 from worldline.errors import FormatError
-from worldline.io.sensors.log_files import Channel
+from worldline.io.sensors.log_files import Channel, times_by_topic
 from worldline.io.sensors.packages import package
 
 _MAGIC = b"\x89MCAP0\r\n"
+_RECORD_HEADER = 1 + 8  # operation and length
 _ENCODINGS = {"ros1": "ros1", "ros1msg": "ros1", "cdr": "cdr", "json": "json", "protobuf": "protobuf"}
 
 
@@ -43,18 +41,25 @@ class McapFiles:
     def messages(self, topics: frozenset[str]) -> Iterator[tuple[Channel, int, bytes]]:
         """Messages in order of time where the file has an index, else in its own order."""
         for stream in self._parts:
-            for schema, channel, message in _reader(stream).iter_messages(
-                topics=topics, log_time_order=_indexed(stream)
-            ):
-                yield self._channels[_key(channel, schema)], message.log_time, message.data
+            yield from self._messages(stream, topics)
 
-    def recorded_ns(self, topic: str) -> Int[np.ndarray, "n"]:
-        """From the messages, without decoding them."""
-        return np.array([at for _, at, _ in self.messages(frozenset((topic,)))], dtype=np.int64)
+    def recorded_ns(self) -> dict[str, list[int]]:
+        """From the index of the messages where there is one, else from the messages."""
+        found: dict[str, list[int]] = {}
+        for stream in self._parts:
+            times = _indexed_times(stream) or times_by_topic(self._messages(stream, None))
+            for topic, recorded_ns in times.items():
+                found.setdefault(topic, []).extend(recorded_ns)
+        return found
 
     def close(self) -> None:
         """Close all parts."""
         self._files.close()
+
+    def _messages(self, stream: Any, topics: frozenset[str] | None) -> Iterator[tuple[Channel, int, bytes]]:
+        ordered = _indexed(stream)
+        for schema, channel, message in _reader(stream).iter_messages(topics=topics, log_time_order=ordered):
+            yield self._channels[_key(channel, schema)], message.log_time, message.data
 
 
 def _reader(stream: Any) -> Any:
@@ -65,6 +70,20 @@ def _reader(stream: Any) -> Any:
 def _indexed(stream: Any) -> bool:
     summary = _reader(stream).get_summary()
     return summary is not None and bool(summary.chunk_indexes)
+
+
+def _indexed_times(stream: Any) -> dict[str, list[int]]:
+    """Times by topic from the records that index each chunk, so that no chunk is unpacked; empty without them."""
+    summary = _reader(stream).get_summary()
+    chunks = [] if summary is None else summary.chunk_indexes
+    if any(not chunk.message_index_offsets for chunk in chunks):
+        return {}
+    found: dict[str, list[int]] = {}
+    for channel, at in ((c, at) for chunk in chunks for c, at in chunk.message_index_offsets.items()):
+        stream.seek(at + _RECORD_HEADER)
+        index = package("mcap.records").MessageIndex.read(package("mcap.data_stream").ReadDataStream(stream))
+        found.setdefault(summary.channels[channel].topic, []).extend(time for time, _ in index.records)
+    return found
 
 
 def _check_whole(path: Path, stream: Any) -> None:
