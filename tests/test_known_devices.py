@@ -10,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+import log_world
 from worldline.cli import main
 from worldline.errors import InputError
 from worldline.geometry import se3
 from worldline.io.known.clip_frames import ClipFrames
 from worldline.io.known.poses import read_poses
+from worldline.io.video_files import read_video
 from worldline.run.known import Known, check, known_key, observations
 from worldline.scene.observations import CameraMotion, Source
 from worldline.scene.video import Video
@@ -220,6 +222,39 @@ def test_rotations_alone_are_no_whole_poses():
     assert some.given_frames.tolist() == [True, True, False, False, False] and some.partial
     whole = CameraMotion(frames, np.ones(5, bool), 0.01, 0.01, Source("poses"))
     assert whole.given_frames.all() and not whole.partial
+
+
+# what a log brings along
+
+
+def test_a_log_brings_all_that_it_holds_and_what_is_given_takes_its_place(tmp_path):
+    path = log_world.drive("mcap").write(tmp_path)
+    video = read_video(path)
+    found = observations(Known(), video, source=path)
+    assert found is not None and found.camera is not None and found.depth is not None and found.doppler is not None
+    assert found.camera_motion is not None and found.camera_motion.given_frames.all()
+    known_speeds = found.doppler.speed_mps[np.isfinite(found.doppler.speed_mps)]
+    assert (known_speeds < 0).all(), "it drives ahead, so all comes closer"
+    less = observations(Known(rgb_only=True, focal_px=40.0), video, source=path, topics=("radar=none",))
+    assert less is not None and less.camera is not None and less.depth is None and less.doppler is None
+    assert less.camera.camera.focal == 40
+
+
+def test_a_log_without_poses_gives_the_rotations_of_its_imu_or_says_why_not(tmp_path):
+    log = log_world.drive("mcap")
+    path = log.write(tmp_path)
+    found = observations(Known(), read_video(path), source=path, topics=("pose=none",))
+    assert found is not None and found.camera_motion is not None and found.camera_motion.turned_frames.all()
+    log.sent = [m for m in log.sent if m.topic != "/tf_static"]
+    (tmp_path / "bare").mkdir()
+    bare = log.write(tmp_path / "bare")
+    video = read_video(bare)
+    found = observations(Known(), video, source=bare)
+    assert found is not None and found.camera_motion is None
+    assert any("/imu of the log was left aside: its mount" in note for note in found.notes)
+    mounted = Known(camera_from_imu=matrix_file(tmp_path / "m.txt", np.eye(4)))
+    found = observations(mounted, video, source=bare)
+    assert found is not None and found.camera_motion is not None and found.camera_motion.turned_frames.all()
 
 
 # the command line

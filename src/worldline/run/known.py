@@ -249,6 +249,16 @@ def _log(known: Known, video: Video, source: Path | None, topics: Sequence[str])
     return known_of(source, video, (*topics, *left), depth=_depth_settings(known), poses=_pose_settings(known))
 
 
+def _of_log(log: LogReadings | None) -> tuple[str, ...]:
+    """What the log itself has to say, besides what each of its items does."""
+    if log is None:
+        return ()
+    seen = log.observed
+    items = (seen.camera, seen.camera_motion, seen.depth, log.imu, log.radar)
+    of_items = {note for item in items if item is not None for note in item.source.notes}
+    return tuple(note for note in log.notes if note not in of_items)
+
+
 def _devices(known: Known, video: Video, log: LogReadings | None) -> Devices:
     imu = DeviceFile(known.imu, known.imu_offset_s, known.camera_from_imu)
     radar = DeviceFile(known.radar, known.radar_offset_s, known.camera_from_radar)
