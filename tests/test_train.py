@@ -39,7 +39,7 @@ from worldline.train.losses import losses
 from worldline.train.optimiser import OptimiserConfig, optimiser, set_rates, share
 from worldline.train.recipes import RECIPES, Recipe, tiny
 from worldline.train.samples import Mixture, Sample, Wanted, truth_of
-from worldline.train.sensors import SensorConfig, intervals_s, measured, on_rings
+from worldline.train.sensors import SensorConfig, measured, on_rings
 from worldline.train.worlds import Worlds, any_preset, radial_speed_mps, rendered
 
 SMALL = NetworkConfig(
@@ -157,9 +157,7 @@ def test_perfect_sensors_say_the_truth():
     assert np.allclose(devices.intrinsics, sample().intrinsics)
     assert np.allclose(devices.depth_z, sample().depth_z)
     assert np.allclose(devices.world_from_cam, sample().first_from_cam)
-    assert np.allclose(
-        devices.radial_m, np.nan_to_num(sample().speed_mps) * 0.2 * np.array([1.5, 1, 1.5])[:, None, None]
-    )
+    assert np.allclose(devices.speed_mps, sample().speed_mps, equal_nan=True)
 
 
 def approached(step_m: float) -> World:
@@ -179,7 +177,9 @@ def test_doppler_is_negative_where_the_camera_comes_nearer_and_spans_the_time_un
     known = np.isfinite(one.speed_mps[0])
     assert np.abs(one.speed_mps[0] - analytic)[known].max() < 1e-5
     devices = measured(one, SensorConfig.exact(), np.random.default_rng(0))
-    assert np.abs(devices.radial_m[0] - 0.2 * analytic)[known].max() < 1e-5
+    views = told(one.images, one, devices, InputConfig(multimodal=1, radial=1, dropped=0), np.random.default_rng(0))
+    vectors = 0.2 * analytic[..., None] * along.numpy()
+    assert np.abs(views.radial[0, 0].numpy() - vectors)[known].max() < 1e-5
 
 
 def test_a_thing_that_flies_away_has_a_positive_speed():
@@ -188,11 +188,6 @@ def test_a_thing_that_flies_away_has_a_positive_speed():
     distance = np.linalg.norm(truth_of(seen).cleaned().points_cam[:, 0].numpy(), axis=-1)
     growing = np.stack(speeds) > 0.5
     assert growing.any() and (distance[:5][growing] > 0).all()
-
-
-def test_the_last_view_in_time_takes_the_interval_before_it():
-    assert intervals_s(np.array([0.5, 0.0, 0.2])).tolist() == pytest.approx([0.3, 0.2, 0.3])
-    assert intervals_s(np.array([1.0])).tolist() == [0]
 
 
 def test_sparse_depth_keeps_a_tenth_and_rings_lie_on_lines_of_equal_elevation():

@@ -6,7 +6,6 @@ that was interrupted, or by a worker in the background.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from worldline.engines.any4d import resolution
 from worldline.engines.any4d.inputs import Views
 from worldline.engines.any4d.observed import normalised_quaternions
+from worldline.geometry import doppler
 from worldline.train.colours import ColourConfig, recoloured
 from worldline.train.samples import Sample, Source, Wanted, truth_of, unit_rays_of
 from worldline.train.sensors import Measured, SensorConfig, measured
@@ -71,7 +71,7 @@ class BatchConfig:
     inputs: InputConfig = InputConfig()
     sensors: SensorConfig = SensorConfig()
     colours: ColourConfig = ColourConfig()
-    repeats: int = 4
+    repeats: int = 8
     streams: int = 8
     workers: int = 8
 
@@ -98,7 +98,7 @@ class Batches(Dataset[Batch]):
     config: BatchConfig
     seed: int = 0
     rank: int = 0
-    _kept: OrderedDict[tuple[int, int], list[Sample]] = field(default_factory=OrderedDict, repr=False)
+    _kept: dict[int, tuple[int, list[Sample]]] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, step: int) -> Batch:
         """Worlds of the step's stream, seen by sensors that are drawn for this step."""
@@ -111,12 +111,10 @@ class Batches(Dataset[Batch]):
     def samples(self, step: int) -> list[Sample]:
         """The samples of a step, made when their stream comes to them."""
         stream, turn = step % self.config.streams, step // self.config.streams
-        key = (stream, turn // self.config.repeats if self.config.repeats else 0)
-        if key not in self._kept:
-            self._kept[key] = self._made(*key)
-        while len(self._kept) > self.config.streams:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+        group = turn // self.config.repeats if self.config.repeats else 0
+        if stream not in self._kept or self._kept[stream][0] != group:
+            self._kept[stream] = group, self._made(stream, group)
+        return self._kept[stream][1]
 
     def wanted(self, stream: int, group: int) -> Wanted:
         """Views and size, the same on all ranks, so that none waits for another."""
@@ -159,7 +157,9 @@ def told(
     along = unit_rays_of(lens, height, width)
     empty = np.zeros((views, height, width))
     depth = empty if devices.depth_z is None else devices.depth_z / along[..., 2]
-    radial = empty if devices.radial_m is None else devices.radial_m
+    speed = empty * np.nan if devices.speed_mps is None else devices.speed_mps
+    seconds = doppler.intervals_s(torch.from_numpy(sample.times_s))[:, None, None]
+    radial = doppler.radial_displacement(torch.from_numpy(speed), seconds, torch.from_numpy(along))
     poses = np.tile(np.eye(4), (views, 1, 1)) if devices.world_from_cam is None else devices.world_from_cam
     lens_known = devices.intrinsics is not None
 
@@ -178,17 +178,17 @@ def told(
         translation=_batched(poses[:, :3, 3]),
         has_pose=mask(with_poses, devices.has_pose & (devices.world_from_cam is not None)),
         metric=torch.from_numpy(metric)[:, None],
-        radial=_batched(radial[..., None] * along),
+        radial=radial.float()[:, None],
         radial_unit=torch.tensor([unit], dtype=torch.float32),
-        has_radial=mask(with_radial, lens_known & (devices.radial_m is not None)),
+        has_radial=mask(with_radial, lens_known & np.isfinite(speed).any((1, 2))),
     )
 
 
 def _radial_unit(depth: Float[np.ndarray, "h w"], devices: Measured, sample: Sample) -> float:
-    """Mean distance of view 0: by the depth that is told, else by the radar, else as a first pass would have it."""
-    ranges = np.zeros_like(depth) if devices.range_m is None else devices.range_m[0]
+    """Mean distance in view 0: by the depth that is told, else by what the radar saw then or at all, else the truth."""
+    ranges = np.zeros((1, *depth.shape)) if devices.range_m is None else devices.range_m
     true = np.zeros_like(depth) if sample.depth_z is None else np.nan_to_num(sample.depth_z[0], posinf=0)
-    return next((float(x[x > 0].mean()) for x in (depth, ranges, true) if (x > 0).any()), 1.0)
+    return next((float(x[x > 0].mean()) for x in (depth, ranges[0], ranges, true) if (x > 0).any()), 1.0)
 
 
 def stacked(samples: Sequence[Views]) -> Views:

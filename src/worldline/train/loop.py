@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import worldline
 from worldline.engines.any4d.checkpoint import load_network
@@ -21,7 +21,7 @@ from worldline.scene.journal import Progress, Silent
 from worldline.train import forward_modes, fresh
 from worldline.train.batches import Batch, Batches, InputConfig
 from worldline.train.colours import ColourConfig
-from worldline.train.losses import Losses, losses
+from worldline.train.losses import losses
 from worldline.train.optimiser import optimiser, set_rates, share
 from worldline.train.processes import Place, joined_processes
 from worldline.train.recipes import Recipe
@@ -73,97 +73,107 @@ def train(
     """
     with joined_processes(device) as place:
         progress = progress if progress is not None and place.first else Silent()
-        return _Run(recipe, source, out, place, initial, progress).finished()
-
-
-class _Run:
-    """One run in one process, while it lasts."""
-
-    def __init__(
-        self, recipe: Recipe, source: Source, out: Path, place: Place, initial: Path | None, progress: Progress
-    ) -> None:
-        self.recipe, self.out, self.place, self.progress = recipe, out, place, progress
-        self.batches = Batches(source, recipe.batches, recipe.seed, place.rank)
-        self.network = first_network(recipe, initial).to(place.device).train()
-        self.optimiser = optimiser(self.network, recipe.optimiser)
-        found = load_state(out, _fingerprint(recipe, initial, place.count))
-        if found is not None:
-            self.state, tensors = found
-            self.network.load_state_dict(tensors["network"])
-            self.optimiser.load_state_dict(tensors["optimiser"])
-            progress.note(f"going on behind step {self.state.step} of {recipe.steps}")
-        self._choose_modes()
-        self.spread = place.spread(self.network)
-        if found is None:
-            self.state = RunState(_fingerprint(recipe, initial, place.count), 0, self.watched())
-
-    def _choose_modes(self) -> None:
-        if self.recipe.recompute:
-            forward_modes.recompute(self.network)
-        if self.recipe.precision == "mixed" and forward_modes.can_halve(self.place.device):
-            forward_modes.halve(self.network, self.place.device)
-
-    def watched(self) -> dict[str, float]:
-        """Losses of exact samples of which only the images are told, mean over a few batches."""
-        quiet = quietened(self.batches, held_out=self.recipe.batches.repeats > 0)
-        with torch.no_grad():
-            told = [self.losses(quiet[k].to(self.place.device)).means() for k in range(self.recipe.watched)]
-        return {name: math.fsum(means[name] for means in told) / len(told) for name in told[0]}
-
-    def losses(self, batch: Batch, network: nn.Module | None = None) -> Losses:
-        """Of one batch."""
-        return losses((network or self.network)(batch.views), batch.truth, self.recipe.losses)
-
-    def finished(self) -> Trained:
-        """Go through all steps that are left."""
-        if self.place.first:
-            begin_log(self.out, self.state.step)
-        self.progress.stage("train")
+        batches = Batches(source, recipe.batches, recipe.seed, place.rank)
+        learner, state = _begun(recipe, initial, place, out)
+        state = state or RunState(_fingerprint(recipe, initial, place), 0, watched(learner.network, recipe, batches))
+        if place.first:
+            begin_log(out, state.step)
+        progress.stage("train")
+        if state.step:
+            progress.note(f"going on behind step {state.step} of {recipe.steps}")
         with _told_to_stop() as stop:
-            began, spent = time.monotonic(), self.state.spent_s
-            for batch in self.batches.from_step(self.state.step, self.recipe.steps):
-                self.step(batch.to(self.place.device))
-                self.state.spent_s = spent + time.monotonic() - began
-                self.progress.share(self.state.step / self.recipe.steps)
-                if self.place.any(bool(stop)):
-                    self.keep()
-                    raise KeyboardInterrupt
-                if self.state.step % self.recipe.save_every == 0:
-                    self.keep()
-        self.keep()
-        return self.result()
+            _go_through(recipe, learner, state, batches, out, place, stop, progress)
+        return _result(recipe, learner.network, state, batches, out, place)
 
-    def step(self, batch: Batch) -> None:
-        """One step of the optimiser."""
-        number = self.state.step
-        rate = share(number, self.recipe.steps, self.recipe.optimiser)
-        set_rates(self.optimiser, rate)
-        found = self.losses(batch, self.spread)
-        found.total.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimiser.clip)
-        if bool(torch.isfinite(norm)):
-            self.optimiser.step()
-        else:
-            self.state.skipped += 1
-        self.optimiser.zero_grad(set_to_none=True)
-        self.state.step += 1
-        if self.place.first and number % self.recipe.log_every == 0:
-            log(self.out, _line(number, rate, found, norm, self.state.spent_s))
 
-    def keep(self) -> None:
-        """Write the state; the first process does, and the others wait."""
-        if self.place.first:
-            save_state(self.out, self.state, self.network, self.optimiser)
-        self.place.wait()
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """A network on its device, the same network spread over all processes, and what moves its weights."""
 
-    def result(self) -> Trained:
-        """Weights on the disk, and what they are worth."""
-        after = self.watched()
-        state = self.state
-        told = {"engine": "any4d", "worldline": worldline.__version__, "steps": str(state.step)}
-        path = save_weights(self.out, self.network, told) if self.place.first else None
-        self.place.wait()
-        return Trained(state.first, after, state.step, state.skipped, state.spent_s, path)
+    network: Any4D
+    spread: nn.Module
+    optimiser: torch.optim.Optimizer
+
+
+def _begun(recipe: Recipe, initial: Path | None, place: Place, out: Path) -> tuple[Learner, RunState | None]:
+    """The network before its first step; or as a run that was stopped has left it, and where that was."""
+    network = first_network(recipe, initial).to(place.device).train()
+    updates = optimiser(network, recipe.optimiser)
+    found = load_state(out, _fingerprint(recipe, initial, place))
+    if found is not None:
+        network.load_state_dict(found[1]["network"])
+        updates.load_state_dict(found[1]["optimiser"])
+    if recipe.recompute:
+        forward_modes.recompute(network)
+    if recipe.precision == "mixed" and forward_modes.can_halve(place.device):
+        forward_modes.halve(network, place.device)
+    return Learner(network, place.spread(network), updates), found[0] if found else None
+
+
+def _go_through(
+    recipe: Recipe, learner: Learner, state: RunState, batches: Batches, out: Path, place: Place, stop: list[int],
+    progress: Progress,
+) -> None:  # fmt: skip
+    """All steps that are left; `state` is kept up to date, in memory and now and then on the disk."""
+    began, spent = time.monotonic(), state.spent_s
+    for batch in batches.from_step(state.step, recipe.steps):
+        line = one_step(recipe, learner, state, batch.to(place.device))
+        state.spent_s = spent + time.monotonic() - began
+        if place.first and (state.step - 1) % recipe.log_every == 0:
+            log(out, {**line(), "spent_s": round(state.spent_s, 1)})
+        progress.share(state.step / recipe.steps)
+        told = place.any(bool(stop))
+        if told or state.step % recipe.save_every == 0 or state.step == recipe.steps:
+            _keep(out, state, learner, place)
+        if told:
+            raise KeyboardInterrupt
+
+
+def one_step(recipe: Recipe, learner: Learner, state: RunState, batch: Batch) -> Callable[[], dict[str, float]]:
+    """One step of the optimiser, left out where the gradient is not finite; what it was like, for who asks."""
+    step, rate = state.step, share(state.step, recipe.steps, recipe.optimiser)
+    set_rates(learner.optimiser, rate)
+    found = losses(learner.spread(batch.views), batch.truth, recipe.losses)
+    found.total.backward()
+    length = nn.utils.clip_grad_norm_(learner.network.parameters(), recipe.optimiser.clip)
+    if bool(torch.isfinite(length)):
+        learner.optimiser.step()
+    else:
+        state.skipped += 1
+    learner.optimiser.zero_grad(set_to_none=True)
+    state.step += 1
+    total = found.total.detach()
+    return lambda: {"step": step, "rate": rate, "loss": float(total), "gradient": float(length), **found.means()}
+
+
+def _keep(out: Path, state: RunState, learner: Learner, place: Place) -> None:
+    """The first process writes the state, and the others wait."""
+    if place.first:
+        save_state(out, state, learner.network, learner.optimiser)
+    place.wait()
+
+
+def _result(recipe: Recipe, network: Any4D, state: RunState, batches: Batches, out: Path, place: Place) -> Trained:
+    """Weights on the disk, and what they are worth."""
+    after = watched(network, recipe, batches)
+    told = {"engine": "any4d", "worldline": worldline.__version__, "steps": str(state.step)}
+    path = save_weights(out, network, told) if place.first else None
+    place.wait()
+    return Trained(state.first, after, state.step, state.skipped, state.spent_s, path)
+
+
+def watched(network: Any4D, recipe: Recipe, batches: Batches) -> dict[str, float]:
+    """Losses of exact samples of which only the images are told, mean over views and a few batches."""
+    quiet = quietened(batches, held_out=recipe.batches.repeats > 0)
+    device = next(network.parameters()).device
+
+    def told(step: int) -> dict[str, float]:
+        batch = quiet[step].to(device)
+        return losses(network(batch.views), batch.truth, recipe.losses).means()
+
+    with torch.no_grad():
+        every = [told(step) for step in range(recipe.watched)]
+    return {name: math.fsum(means[name] for means in every) / len(every) for name in every[0]}
 
 
 def first_network(recipe: Recipe, initial: Path | None) -> Any4D:
@@ -204,11 +214,5 @@ def _told_to_stop() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _fingerprint(recipe: Recipe, initial: Path | None, count: int) -> str:
-    return f"{recipe.fingerprint}-{count}-{initial.name if initial else 'fresh'}"
-
-
-def _line(step: int, rate: float, found: Losses, norm: Tensor, spent_s: float) -> dict[str, Any]:
-    terms = {name: round(value, 6) for name, value in found.means().items()}
-    total, length = float(found.total.detach()), float(norm)
-    return {"step": step, "rate": rate, "loss": total, "gradient": length, "spent_s": round(spent_s, 1), **terms}
+def _fingerprint(recipe: Recipe, initial: Path | None, place: Place) -> str:
+    return f"{recipe.fingerprint}-{place.count}-{initial.name if initial else 'fresh'}"

@@ -64,6 +64,8 @@ def without_worst(
 ) -> Bool[Tensor, "v b n"]:
     """`known`, flattened, less the `share` of largest values of every image; nothing is dropped of `spared` samples."""
     values, known = values.detach().flatten(2), known.flatten(2)
+    if bool(spared.all()):
+        return known
     kept = (known.sum(2) * (100 - 100 * share) / 100).long()
     rank = torch.where(known, values, torch.inf).argsort(2).argsort(2)
     return known & (spared[None, :, None] | (rank < kept[..., None]))

@@ -64,15 +64,15 @@ class Measured:
     Attributes:
         intrinsics: (V, 4). depth_z: (V, H, W), 0 unknown. world_from_cam: (V, 4, 4), view 0 the identity;
         has_pose: (V,).
-        radial_m: (V, H, W) growth of the distance until the next view in time, signed, 0 where nothing was heard
-        (positive moves away; the camera's own motion is in it). range_m: (V, H, W) of those returns, 0 unknown.
+        speed_mps: (V, H, W) rate at which distances grow, NaN where nothing was heard (positive moves away; the
+        camera's own motion is in it). range_m: (V, H, W) of those returns, 0 unknown.
     """
 
     intrinsics: Float[np.ndarray, "v 4"] | None
     depth_z: Float[np.ndarray, "v h w"] | None
     world_from_cam: Float[np.ndarray, "v 4 4"] | None
     has_pose: Bool[np.ndarray, "v"]
-    radial_m: Float[np.ndarray, "v h w"] | None
+    speed_mps: Float[np.ndarray, "v h w"] | None
     range_m: Float[np.ndarray, "v h w"] | None
 
 
@@ -85,7 +85,7 @@ def measured(sample: Sample, config: SensorConfig, random: np.random.Generator) 
         depth_z=None if sample.depth_z is None else _depth(sample, config, depth),
         world_from_cam=None if sample.world_from_cam is None else _poses(sample, config, motion),
         has_pose=sample.posed,
-        radial_m=None if heard is None else heard[0],
+        speed_mps=None if heard is None else heard[0],
         range_m=None if heard is None else heard[1],
     )
 
@@ -134,7 +134,7 @@ def _poses(sample: Sample, config: SensorConfig, random: np.random.Generator) ->
 def _radar(
     sample: Sample, config: SensorConfig, random: np.random.Generator
 ) -> tuple[Float[np.ndarray, "v h w"], Float[np.ndarray, "v h w"]]:
-    """Radial displacements until the next view, and the ranges of the returns."""
+    """Speeds and ranges of the returns."""
     assert sample.speed_mps is not None and sample.intrinsics is not None
     speed = sample.speed_mps + config.speed_mps * random.normal(size=sample.speed_mps.shape)
     distance = _ranges(sample)
@@ -142,8 +142,7 @@ def _radar(
     if random.random() < config.radar_sparse:
         share = share * min(1.0, config.radar_returns / share[0].size)
     heard = np.isfinite(speed) & (distance > 0) & (random.random(speed.shape) < share)
-    until_next = intervals_s(sample.times_s)[:, None, None]
-    return np.where(heard, speed * until_next, 0), np.where(heard, distance, 0)
+    return np.where(heard, speed, np.nan), np.where(heard, distance, 0)
 
 
 def _ranges(sample: Sample) -> Float[np.ndarray, "v h w"]:
@@ -153,13 +152,3 @@ def _ranges(sample: Sample) -> Float[np.ndarray, "v h w"]:
         return np.ones(sample.speed_mps.shape)
     along = unit_rays_of(sample.intrinsics, *sample.images.shape[1:3])
     return np.nan_to_num(sample.depth_z, posinf=0, neginf=0) / along[..., 2]
-
-
-def intervals_s(times_s: Float[np.ndarray, "v"]) -> Float[np.ndarray, "v"]:
-    """Seconds from every view to the next one in time; the last takes the interval before it, a lone view 0."""
-    order = np.argsort(times_s, kind="stable")
-    gaps = np.diff(times_s[order])
-    until_next = np.zeros(len(times_s))
-    if len(gaps):
-        until_next[order] = np.append(gaps, gaps[-1])
-    return until_next

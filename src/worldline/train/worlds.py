@@ -27,8 +27,8 @@ def any_clutter(seed: int, size: tuple[int, int], frames: int, fps: float) -> Wo
 
 
 def few_things(seed: int, size: tuple[int, int], frames: int, fps: float) -> World:
-    """A random place with no more than a few pixels can show."""
-    return clutter(seed, frames=frames, size=size, fps=fps, things=(3, 8))
+    """A random place with no more in it than few pixels can show, much of which moves."""
+    return clutter(seed, frames=frames, size=size, fps=fps, things=(2, 6), flying=(2, 4))
 
 
 def any_preset(seed: int, size: tuple[int, int], frames: int, fps: float) -> World:
@@ -92,11 +92,11 @@ def rendered(world: World, frames: list[int], quality: Quality, *, device: str =
         times_s=world.times_s[frames],
         intrinsics=world.camera.frames(len(world))[frames],
         world_from_cam=world.world_from_cam[frames],
-        depth_z=np.where(solid, depths, 0),
+        depth_z=np.where(solid, depths, 0).astype(np.float32),
         solid=solid,
-        flow=flow.reshape(len(frames), *shape, 3).numpy(force=True),
-        moving=moves & np.isfinite(flow[0, :, 0].reshape(shape).numpy(force=True)),
-        speed_mps=np.stack([radial_speed_mps(world, frame) for frame in frames]),
+        flow=flow.reshape(len(frames), *shape, 3).float().numpy(force=True),
+        moving=moves,
+        speed_mps=np.stack([radial_speed_mps(world, frame) for frame in frames]).astype(np.float32),
         metric=True,
         synthetic=True,
     )
