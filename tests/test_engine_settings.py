@@ -31,6 +31,12 @@ def test_values_become_what_the_field_is():
     assert made == Outer(7, False, None, (3, 4), (1, 2, 3), Inner(0.25))
 
 
+def test_settings_of_settings_can_be_chosen_by_the_name_of_their_maker():
+    assert adjusted(Config(), ["network=tiny"]).network == Config.tiny().network
+    with pytest.raises(InputError, match="network cannot be 'huge'"):
+        adjusted(Config(), ["network=huge"])
+
+
 def test_the_engines_own_settings_can_be_set():
     made = adjusted(Config.tiny(), ["window=24", "size=112x84", "edges=none", "weights=some.safetensors"])
     assert (made.window, made.size, made.edges, made.weights) == (24, (112, 84), None, "some.safetensors")

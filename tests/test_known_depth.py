@@ -70,6 +70,16 @@ def first_values(maps: DepthMaps) -> list[float]:
     return [round(float(z), 4) for z in maps.depth_z[:, 20, 20]]
 
 
+def test_depth_beside_the_colour_images_of_a_subfolder_is_found_from_above(tmp_path):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in range(3):
+        Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(frames / f"frame-{i:06d}.color.png")
+        Image.fromarray(np.full((8, 10), 1500, np.uint16)).save(frames / f"frame-{i:06d}.depth.png")
+    found = find_beside(tmp_path)
+    assert found is not None and found.folder == frames and len(found.files) == 3
+
+
 def test_the_seven_scenes_layout_is_in_millimetres_and_65535_is_nothing(tmp_path):
     seven_scenes(tmp_path)
     depth(tmp_path / "frame-000003.depth.png", 65535)

@@ -159,6 +159,15 @@ def test_stills_of_a_very_tall_scene_stay_small(tmp_path):
 # --- the page
 
 
+def test_a_scene_with_hardly_a_valid_pixel_can_still_be_looked_at(tmp_path):
+    valid = np.zeros((3, 96, 160), bool)
+    valid[:, 40, 80] = True
+    scene = replace(room(3), valid=valid, tracks=None)
+    page(scene, tmp_path / "page.html")
+    stills(scene, tmp_path / "stills")
+    assert (tmp_path / "page.html").exists() and any((tmp_path / "stills").iterdir())
+
+
 def test_the_page_loads_nothing_from_anywhere(page_path):
     text = page_path.read_text()
     assert not re.search(r"https?://", text)

@@ -23,7 +23,8 @@ from worldline.scene.video import Video
 
 ASSUMED_FPS = 30.0
 SUFFIXES = frozenset(".jpg .jpeg .jpe .png .bmp .tif .tiff .webp .ppm .pgm .pnm .jp2 .avif .heic .heif".split())
-_SUBFOLDERS = ("rgb", "images", "image", "color", "colour", "frames", "cam0/data", "data")
+SUBFOLDERS = ("rgb", "images", "image", "color", "colour", "frames", "cam0/data", "data")
+"""Where colour images may lie in a folder that has none itself."""
 _COLOUR = re.compile(r"(^|[._-])(colou?r|rgb)([._-]|\d|$)", re.IGNORECASE)
 _NOT_COLOUR = re.compile(
     r"(^|[._-])(depth|disp|disparity|mask|masks|seg|label|labels|normal|normals|flow|semantic|alpha|conf)([._-]|\d|$)",
@@ -57,7 +58,7 @@ def find_images(folder: Path) -> ImageFolder:
     if files:
         chosen, notes = _only_colour(files)
         return ImageFolder(_name(folder), chosen, notes)
-    for name in _SUBFOLDERS:
+    for name in SUBFOLDERS:
         if (folder / name).is_dir() and (files := _images_in(folder / name)):
             chosen, notes = _only_colour(files)
             note = f"{folder.name} holds no images itself; its folder {name} was read."
@@ -137,7 +138,7 @@ def _nothing_here(folder: Path) -> str:
 
 def _name(folder: Path) -> str:
     resolved = folder.resolve()
-    generic = resolved.name in _SUBFOLDERS or resolved.name.lower() in ("rgb", "frames", "images")
+    generic = resolved.name in SUBFOLDERS or resolved.name.lower() in ("rgb", "frames", "images")
     return resolved.parent.name if generic and resolved.parent.name else resolved.name
 
 

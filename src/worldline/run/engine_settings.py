@@ -14,7 +14,7 @@ _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 
 def adjusted(config: Any, texts: Sequence[str]) -> Any:
-    """A config with some settings changed; `a.b=1` sets b of the settings that a is.
+    """A config with some settings changed; `a.b=1` sets b of the settings that a is, `a=tiny` all of them.
 
     Raises:
         InputError: no such setting, or a value of another kind.
@@ -64,6 +64,8 @@ def _as(text: str, kind: Any) -> Any:
         return _TRUTH[text.lower()]
     if kind in (int, float, str, Path):
         return kind(text)
+    if is_dataclass(kind) and isinstance(vars(kind).get(text), classmethod):
+        return getattr(kind, text)()
     if get_origin(kind) is tuple:
         parts, each = [p for p in text.replace("x", ",").split(",") if p], get_args(kind)
         if each[-1] is not Ellipsis and len(parts) != len(each):

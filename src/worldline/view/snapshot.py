@@ -215,7 +215,10 @@ def _from_afar(layers: Layers, view: ViewName, width: int, height: int) -> Viewp
 def _box(
     points: Float[np.ndarray, "n 3"], centres: Float[np.ndarray, "t 3"]
 ) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
-    """Holds all cameras and nearly all points."""
+    """Holds all cameras and nearly all points; around the cameras where there is no point."""
+    if not len(points):
+        room = max(float(np.ptp(centres, axis=0).max()), 1.0)
+        return centres.min(0) - room, centres.max(0) + room
     low, high = np.percentile(points, [1, 99], axis=0)
     return np.minimum(low, centres.min(0)), np.maximum(high, centres.max(0))
 

@@ -169,6 +169,8 @@ class _Run:
             moving=maps["moving"],
             image=maps["image"],
             tracks=tracks,
+            static_points=None if tracks is None else tracks.points_world[0][~tracks.moving],
+            static_colour=None if tracks is None else tracks.colour[~tracks.moving],
             flow=self._flow(places),
             metric=True,
             metric_source=self._metric_source(sized),

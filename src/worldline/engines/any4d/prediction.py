@@ -24,6 +24,8 @@ from worldline.scene.fragment import Fragment
 CONFIDENCE_PRICE, LOSS_SCALE = 0.2, 0.05
 """Of the training: the weight of -log(confidence), and where its robust loss bends (MapAnything, supplement)."""
 LEAST_SIGMA = 0.005
+LEAST_LEFT = 0.05
+"""A surface that is torn nearly everywhere has no edges to tell from it."""
 _COMPARED = 50
 
 
@@ -81,10 +83,12 @@ def _meant(said: Prediction, edges: Edges | None) -> Said:
     seen = said.mask[:, 0] & (depth_z > 0) & depth.isfinite()
     rotation = se3.rotation_from_wxyz(se3.wxyz_from_xyzw(said.quaternion[:, 0].double()))
     cameras = se3.from_rotation_translation(se3.nearest_rotation(rotation), said.translation[:, 0].double())
-    valid = torch.stack([
-        trusted((rays[v] * depth[v][..., None])[None], depth_z[v][None], seen[v][None], edges)[0]
-        for v in range(len(rays))
-    ])  # fmt: skip
+    points = rays * depth[..., None]
+    valid = torch.cat(
+        [trusted(points[v : v + 1], depth_z[v : v + 1], seen[v : v + 1], edges) for v in range(len(rays))]
+    )
+    if int(valid.sum()) < LEAST_LEFT * int(seen.sum()):
+        valid = seen
     sigma = relative_sigma(depth, confidence, valid)
     return Said(rays, depth, sigma, valid, confidence, said.flow[:, 0], cameras, 1.0)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from worldline.errors import FormatError, InputError
-from worldline.io.image_folders import natural_key
+from worldline.io.image_folders import SUBFOLDERS, natural_key
 from worldline.io.known.clip_frames import stamp_s
 from worldline.io.known.number_tables import text_of
 
@@ -57,7 +57,17 @@ def find_beside(source: Path) -> DepthFiles | None:
     if _is_measured(beside):
         return DepthFiles(source, beside, "colour and depth side by side")
     folders = [source / name for name in _DEPTH_FOLDERS if (source / name).is_dir()]
-    return next((found for found in map(_in_folder, folders) if _is_measured(found.files)), None)
+    found = next((found for found in map(_in_folder, folders) if _is_measured(found.files)), None)
+    return found or _beside_colour_in_subfolder(source)
+
+
+def _beside_colour_in_subfolder(source: Path) -> DepthFiles | None:
+    """Where a folder holds no images itself and one inside it is read (`find_images`): what lies beside those."""
+    for folder in (source / name for name in SUBFOLDERS if (source / name).is_dir()):
+        beside = _depth_files(folder, named=True)
+        if _is_measured(beside):
+            return DepthFiles(folder, beside, "colour and depth side by side")
+    return None
 
 
 def _is_measured(files: tuple[Path, ...]) -> bool:
