@@ -19,6 +19,8 @@ def run(
     /,
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="OUT")] = None,
     *,
+    video: Path | None = None,
+    by_itself: bool = False,
     stages: Literal["joint", "similarity"] = "joint",
     no_page: bool = False,
     overwrite: bool = False,
@@ -26,13 +28,16 @@ def run(
     quiet: bool = False,
     known: OmitArgPrefixes[KnownOptions] = NOTHING_KNOWN,
 ) -> None:
-    """Make a finished scene better by what is now known: the lens, some poses, depth, masks, a length. No video needed.
+    """Make a finished scene better: by its images, or by what is now known (lens, some poses, depth, masks, a length).
 
-    A step that makes tracks fit worse is undone and told; scene.history says what was done.
+    A step that held-out evidence does not bear out is undone and told; scene.history says what was done.
 
     Args:
         scene: folder of a scene, or of a run
         out: output folder (default: <name of SCENE>_refined in the current directory)
+        video: the video (or folder of images) that the scene was made of; cameras, depth and tracks are made consistent
+            with where its points are seen
+        by_itself: the same with the images that the scene has kept
         stages: similarity only scales and turns the scene; joint goes on with a bundle adjustment
         no_page: leave out the page and the stills
         overwrite: replace what is in the output folder
@@ -44,6 +49,8 @@ def run(
             out or Path(f"{scene.resolve().name}_refined"),
             scene,
             known_of(known),
+            video=video,
+            by_itself=by_itself,
             stages=stages,
             products={} if no_page else PRODUCTS,
             overwrite=overwrite,

@@ -1,8 +1,11 @@
-"""Refinement: a finished scene and something newly known in, a better scene out, without the video.
+"""Refinement: a finished scene and something newly known in, a better scene out.
 
-The scene is first brought to what is known by one similarity (scale, and world where poses are known); then, where
-it holds the sightings of its tracks, a bundle adjustment moves cameras, focal length and points together. A step that
-makes held-out tracks fit worse is undone, and the history says so. What is not touched keeps its bits.
+What is newly known may be the clip itself, or 2D tracks of it: then cameras, depth and tracks are made consistent with
+where points were seen (`refining/joint.py`), as a scene of a feed-forward network needs. For lengths, poses, a lens or
+a sensor no video is needed: the scene is brought to what is known by one similarity (scale, and world where poses are
+known); then, where it holds the sightings of its tracks, a bundle adjustment moves cameras, focal length and points
+together. A step that makes held-out evidence fit worse is undone, and the history says so. What is not touched keeps
+its bits.
 """
 
 from __future__ import annotations
@@ -11,17 +14,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 import worldline
 from worldline.errors import InputError, OutputError
+from worldline.io.video_files import read_video, video_key
 from worldline.run import output_folder
 from worldline.run.known import Known, known_key, observations
-from worldline.run.reconstruction import FRAME_FACTS, Finished, Product, make_products
+from worldline.run.reconstruction import DEFAULT_MAX_SIDE, FRAME_FACTS, Finished, Product, make_products
 from worldline.run.refining.adjustment import Adjusted, Refining, adjust
 from worldline.run.refining.carrying import carried
+from worldline.run.refining.joint import refined_jointly
 from worldline.run.refining.maps import with_depth, with_masks
 from worldline.run.refining.similarity import Anchoring, anchor, log_depth_ratio, moved, poses_set_aside
 from worldline.run.run_record import run_record
@@ -51,22 +56,45 @@ class _Work:
 
 
 def refine(
-    scene: Scene, observed: Observations, *, stages: Stages = "joint", settings: Refining | None = None
+    scene: Scene,
+    observed: Observations | None = None,
+    *,
+    video: Video | None = None,
+    stages: Stages = "joint",
+    settings: Refining | None = None,
+    journal: Journal | None = None,
 ) -> Scene:
-    """A scene made better by what is now known about it.
+    """A scene made better by its own images, and by what is now known about it.
 
     Args:
         observed: any of camera (K), camera_motion (some poses), depth (a sensor's, may have holes), moving (masks, may
-            be of some frames) and lengths; maps may have another size, uv are pixels of the scene's images.
-        stages: "joint" ends with the bundle adjustment, "similarity" stops before it.
+            be of some frames), lengths, and 2D tracks; maps may have another size, uv are pixels of the scene's
+            images. None: the scene is made consistent with its own images or sightings.
+        video: the clip of the scene, at any size: points are followed in it, and it judges what becomes of the scene.
+        stages: "joint" ends with the adjustments, "similarity" stops before them.
+        journal: keeps the tracks of the video, so that they are not made again.
 
     Returns:
-        The scene; its history tells of every step, its notes of every contradiction.
+        The scene; its history tells of every step, also of those that were undone, its notes of every contradiction.
 
     Raises:
         InputError: nothing usable is given, of another count of frames, or at pixels without depth.
     """
-    _check(scene, observed, stages)
+    by_itself = observed is None or video is not None or observed.tracks is not None
+    observed = observed or Observations()
+    known = any(getattr(observed, name) is not None for name in USED)
+    if stages not in get_args(Stages):
+        raise InputError(f"there are no stages {stages!r}; choose joint or similarity.")
+    if not known and not (by_itself and stages == "joint"):
+        raise InputError("nothing new is known; give a video or tracks, a camera, poses, depth, masks or a length.")
+    _check(scene, observed)
+    if by_itself and stages == "joint":
+        scene = refined_jointly(scene, observed.tracks, video, journal=journal)
+    return refined_by(scene, observed, stages, settings) if known else scene
+
+
+def refined_by(scene: Scene, observed: Observations, stages: Stages, settings: Refining | None = None) -> Scene:
+    """The scene brought to what is known of it by a similarity, and then ("joint") by a bundle adjustment."""
     work = _Work(scene)
     if observed.camera_motion is not None and (sentence := poses_set_aside(scene, observed.camera_motion)):
         work, observed = replace(work, notes=(sentence,)), replace(observed, camera_motion=None)
@@ -94,6 +122,8 @@ def refine_into(
     folder: Path,
     known: Known,
     *,
+    video: Path | None = None,
+    by_itself: bool = False,
     stages: Stages = "joint",
     products: Mapping[str, Product] | None = None,
     overwrite: bool = False,
@@ -105,6 +135,8 @@ def refine_into(
 
     Args:
         known: files and numbers about the clip of the scene; pixels are those of its original images.
+        video: the input that the scene was made of; its frames are found by their times. by_itself: take the images
+            that the scene has kept instead.
         products: name in the folder -> function that makes it from the scene.
 
     Raises:
@@ -112,12 +144,15 @@ def refine_into(
             cannot be written.
     """
     scene = load(folder)
-    if known == Known():
-        raise InputError("nothing new is known; give --intrinsics, --poses, --depth, --masks or --known-length.")
+    if known == Known() and video is None and not by_itself:
+        raise InputError(
+            "nothing new is known; give --video, --by-itself, --intrinsics, --poses, --depth, --masks or a length."
+        )
     if Path(out).absolute().is_relative_to(Path(folder).absolute()):
         raise OutputError(f"{out} is inside the scene that is refined; choose another output with -o.")
+    seen = (by_itself, None if video is None else video_key(video))
     key = content_key(
-        worldline.__version__, "refine", _scene_key(folder), known_key(known), stages, sorted(products or {})
+        worldline.__version__, "refine", _scene_key(folder), known_key(known), stages, seen, sorted(products or {})
     )
     if not overwrite and (record := output_folder.record_of(out, key)) is not None:
         return Finished(out, record, found=True)
@@ -125,12 +160,15 @@ def refine_into(
         journal, started = Journal(key, work, progress), time.perf_counter()
         ready = work / "ready"
         with journal.timed("refine"):
-            observed = observations(known, clip_of(scene), journal=journal) or Observations()
-            refined = refine(scene, observed, stages=stages)
+            observed = observations(known, clip_of(scene), journal=journal)
+            clip = clip_of(scene) if by_itself and scene.image is not None else None
+            clip = clip if video is None else clip_in(scene, video)
+            given = observed or (None if by_itself else Observations())
+            refined = refine(scene, given, video=clip, stages=stages, journal=journal)
         with journal.timed("save"):
             save(refined, ready / "scene", overwrite=True)
         make_products(products or {}, load(ready / "scene"), ready, journal)
-        asked = {"source": str(folder), "stages": stages, "known": _named(known)}
+        asked = {"source": str(folder), "stages": stages, "known": _named(known), "video": video and str(video)}
         record = run_record(asked, key, refined, journal, wall_s=time.perf_counter() - started)
         write_whole(ready / "log.txt", log_text(record), overwrite=True)
         pieces = ["scene", *(products or {}), "log.txt"]
@@ -147,6 +185,23 @@ def clip_of(scene: Scene) -> Video:
     return Video(frames, scene.times_s, scene.name, scene.original_from_stored, scene.original_size, facts)
 
 
+def clip_in(scene: Scene, path: Path) -> Video:
+    """The frames of an input that a scene shows, found by their times, no larger than is of use.
+
+    Raises:
+        InputError: frames of the scene are not among them.
+    """
+    video = read_video(path, max_side=DEFAULT_MAX_SIDE)
+    nearest = np.abs(video.times_s[:, None] - scene.times_s).argmin(0)
+    gap = float(np.median(np.diff(video.times_s))) if len(video) > 1 else np.inf
+    if np.abs(video.times_s[nearest] - scene.times_s).max() > 0.5 * gap or len(np.unique(nearest)) < len(scene):
+        raise InputError(
+            f"{path} does not have the {len(scene)} frames of the scene; give the clip that it was made of."
+        )
+    frames = np.stack([np.asarray(video.frames[t]) for t in nearest])
+    return Video(frames, scene.times_s, scene.name, scene.original_from_stored, scene.original_size)
+
+
 def _scene_key(folder: Path) -> str:
     return file_key(folder / "scene" if (folder / "scene").is_dir() else folder)
 
@@ -157,11 +212,7 @@ def _named(known: Known) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
-def _check(scene: Scene, observed: Observations, stages: str) -> None:
-    if stages not in ("joint", "similarity"):
-        raise InputError(f"there are no stages {stages!r}; choose joint or similarity.")
-    if all(getattr(observed, name) is None for name in USED):
-        raise InputError("nothing new is known; give a camera, poses, depth, masks or a known length.")
+def _check(scene: Scene, observed: Observations) -> None:
     counts = {
         "poses": observed.camera_motion and len(observed.camera_motion.world_from_cam),
         "depth maps": observed.depth and len(observed.depth.depth_z),
