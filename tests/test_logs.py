@@ -192,6 +192,16 @@ def test_accelerations_in_units_of_gravity_are_understood(tmp_path: Path):
     assert np.allclose(imu.accel_mps2[:, 2], 9.80665) and "units of gravity" in imu.source.notes[0]
 
 
+def test_rates_and_accelerations_on_two_topics_are_joined(tmp_path: Path):
+    log, zero = drive("mcap"), {"x": 0.0, "y": 0.0, "z": 0.0}
+    for i, message in enumerate([m for m in log.sent if m.topic == "/imu"]):
+        message.topic = "/gyro" if i % 2 else "/accel"
+        message.fields[("linear_acceleration", "angular_velocity")[1 - i % 2]] = zero
+    imu = read_imu(log.write(tmp_path), "/gyro")
+    assert len(imu) == 10 * world.FRAMES and np.allclose(imu.accel_mps2, (0, 0.1, 9.81))
+    assert np.allclose(imu.gyro_radps[:, 2], 0.2) and "taken from /accel" in imu.source.notes[0]
+
+
 def test_foxglove_messages_in_json_are_read(tmp_path: Path):
     path = world.foxglove_json(tmp_path)
     video = read_video(path)
@@ -279,7 +289,7 @@ def test_damaged_bytes_never_end_in_anything_but_a_sentence(kind: str, tmp_path:
     path = drive(kind, frames=2).write(tmp_path)
     file = path if path.is_file() else next(path.glob("*.db3"))
     data, random = file.read_bytes(), np.random.default_rng(5)
-    for _ in range(25):
+    for _ in range(10):
         broken = bytearray(data)
         for at in random.integers(0, len(data), 20):
             broken[at] = random.integers(256)
@@ -321,6 +331,53 @@ def test_logs_that_cannot_be_reconstructed_are_told_why(tmp_path: Path):
     sizes = camera_only()
     sizes.sent[1].fields = world.image(world.picture(0)[:20])
     refused(sizes.write(tmp_path, "sizes"), "change their size")
+
+
+def test_depth_poses_and_points_that_do_not_fit_the_frames_are_told_why(tmp_path: Path):
+    shape = drive("mcap")
+    nothing = drive("mcap")
+    apart = drive("mcap")
+    for message in shape.sent + nothing.sent:
+        if message.topic == "/depth/image":
+            z = np.full((24, 24) if message in shape.sent else (24, 32), 2.0 if message in shape.sent else np.nan)
+            message.fields = world.framed(z.astype(np.float32), "32FC1")
+    for message in apart.sent:
+        if message.topic == "/odom":
+            message.time_s += 60.0
+    refused(shape.write(tmp_path, "shape"), "of another shape")
+    refused(nothing.write(tmp_path, "nothing"), "no depth image of /depth/image knows any depth")
+    refused(apart.write(tmp_path, "apart"), "leave it out with --topic pose=none")
+
+
+@pytest.mark.parametrize("name", ["cut", "blind", "text", "late"])
+def test_the_command_line_refuses_in_one_sentence_and_writes_nothing(name: str, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = drive("mcap", camera=name != "blind").write(tmp_path, name)
+    if name == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    if name == "text":
+        path.write_text("frames: none")
+    options = ["--start", "70"] if name == "late" else []
+    assert main(["reconstruct", str(path), "--quiet", *options]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1 and told.err.startswith("worldline: ")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_log_becomes_a_scene_in_metres(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen: dict = {}
+
+    def engine(video, observed=None, **options):
+        seen.update(video=video, observed=observed)
+        raise wl.WorldlineError("far enough.")
+
+    monkeypatch.setattr("worldline.run.reconstruction.reconstruct", engine)
+    path = drive("bag").write(tmp_path)
+    assert main(["reconstruct", str(path), "--quiet", "--topic", "depth=none", "--every", "2"]) == 2
+    observed = seen["observed"]
+    assert len(seen["video"]) == 3 and observed.depth is None and observed.camera_motion.metric
+    assert observed.camera.camera.distortion == world.DISTORTION and observed.doppler is not None
 
 
 def test_a_choice_of_topics_that_cannot_be_is_told_in_one_sentence(tmp_path: Path):

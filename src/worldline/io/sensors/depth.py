@@ -57,7 +57,8 @@ def depth_of_images(
         depth_z[frame], sigma[frame] = pair
         known[frame] = True
     if not depth_z.any():
-        raise InputError(f"no depth image of {topic} belongs to a frame; leave it out with --topic depth=none.")
+        what = "knows any depth" if known.any() else "belongs to a frame"
+        raise InputError(f"no depth image of {topic} {what}; leave it out with --topic depth=none.")
     alignment, moved = (None, ()) if settings.as_is else in_colour_view(depth_z, sigma, known, video)
     share = 100 * np.mean(depth_z[known] > 0)
     note = f"the depth of {int(known.sum())} of {len(video)} frames was taken from {topic}; it covers {share:.0f} %."
