@@ -15,9 +15,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from any4d_reference import compare
-
-BAR = 1e-4
+from any4d_reference import BAR, compare
 
 
 def main() -> int:

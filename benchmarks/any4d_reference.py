@@ -27,6 +27,7 @@ from worldline.engines.any4d.pinhole import pinhole, pinhole_of_five
 from worldline.geometry import pixels, se3
 from worldline.nets.hashed_weights import fill, hashed_uniform
 
+BAR = 1e-4
 EVERYTHING = ("rays", "depth", "pose", "doppler")
 GIVEN: dict[str, tuple[str, ...]] = {
     "img": (), "image": (), "images": (), "rays": ("rays",), "depth": ("rays", "depth"), "pose": ("pose",),
@@ -168,7 +169,7 @@ def difference(ours: Tensor, reference: Tensor) -> float:
 def compare(path: Path) -> Iterator[dict[str, Any]]:
     """One line for a file: the worst tensor and its error. Inputs have no line of their own."""
     if path.stem == "prepost":
-        errors = prepost_errors(load_file(path), load_file(path.parent / "tiny_inputs.safetensors"))
+        errors = prepost_errors(load_file(path), make_inputs("tiny3", 3, 1, 56, 70) | inputs_beside(path))
     elif path.stem == "losses_inputs":
         errors = loss_errors(load_file(path), json.loads((path.parent / "losses_values.json").read_text()))
     elif path.stem.endswith("_inputs"):
@@ -179,11 +180,16 @@ def compare(path: Path) -> Iterator[dict[str, Any]]:
     yield {"file": path.name, "tensors": len(errors), "worst": worst, "error": errors[worst]}
 
 
+def inputs_beside(path: Path) -> dict[str, Tensor]:
+    """Inputs that are stored in the same folder; all others follow from their names."""
+    files = [f for f in path.parent.glob("*_inputs.safetensors") if not f.name.startswith("losses")]
+    return {key: value for file in files for key, value in load_file(file).items()}
+
+
 def network_errors(path: Path) -> dict[str, float]:
     """Every tensor of a file of outputs (and of what the network makes on the way, where the file has it)."""
     variant = Variant.of(path.stem)
-    inputs = path.parent / "tiny_inputs.safetensors"
-    views = views_of(variant, load_file(inputs) if inputs.exists() else {})
+    views = views_of(variant, inputs_beside(path))
     network = network_of(variant)
     with torch.inference_mode(), Taps(network) as taps:
         said = network(views)
