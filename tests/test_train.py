@@ -24,7 +24,7 @@ from worldline.engines.any4d.checkpoint import load_network
 from worldline.engines.any4d.config import NetworkConfig
 from worldline.engines.any4d.inputs import rotated
 from worldline.engines.any4d.network import Any4D
-from worldline.errors import FormatError, InputError
+from worldline.errors import FormatError, InputError, OutputError
 from worldline.geometry import camera, pixels, se3
 from worldline.nets.vit import DinoConfig
 from worldline.scene.journal import Silent
@@ -415,6 +415,23 @@ def test_a_gradient_that_is_not_finite_is_left_out(folder: Path):
 
     result = train(replace(RECIPE, steps=2), broken, folder / "broken", device="cpu")
     assert all(torch.isfinite(x).all() for x in load_file(result.weights).values() if x.is_floating_point())
+
+
+def test_weights_that_somebody_else_put_there_are_not_replaced(folder: Path):
+    taken = folder / "taken"
+    taken.mkdir()
+    (taken / run_state.WEIGHTS).write_bytes(b"precious")
+    with pytest.raises(OutputError, match="already exists"):
+        train(RECIPE, flat, taken, device="cpu")
+    assert (taken / run_state.WEIGHTS).read_bytes() == b"precious"
+    (folder / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        train(RECIPE, flat, folder / "file", device="cpu")
+
+
+def test_a_recipe_without_a_step_is_told():
+    with pytest.raises(InputError, match="at least one step"):
+        replace(RECIPE, steps=0)
 
 
 def test_an_unknown_device_is_told(folder: Path):

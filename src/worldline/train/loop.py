@@ -29,15 +29,18 @@ from worldline.train.run_state import RunState, begin_log, load_state, log, save
 from worldline.train.samples import Source
 from worldline.train.sensors import SensorConfig
 
+WATCHED_IMAGES = 8
+"""In each of the batches that a run is judged by."""
+
 
 @dataclass(frozen=True)
 class Trained:
     """What came out of a run.
 
     Attributes:
-        before, after: means of the watched losses by name. steps: of the run; skipped: of them, whose gradient was not
-        finite. spent_s: seconds, of all runs that this one went on from too. weights: the file; None in processes other
-        than the first.
+        before, after: means of the watched losses by name, empty in processes other than the first. steps: of the
+        run; skipped: of them, whose gradient was not finite. spent_s: seconds, of all runs that this one went on from
+        too. weights: the file; None in processes other than the first.
     """
 
     before: dict[str, float]
@@ -75,12 +78,14 @@ def train(
         progress = progress if progress is not None and place.first else Silent()
         batches = Batches(source, recipe.batches, recipe.seed, place.rank)
         learner, state = _begun(recipe, initial, place, out)
-        state = state or RunState(_fingerprint(recipe, initial, place), 0, watched(learner.network, recipe, batches))
         if place.first:
-            begin_log(out, state.step)
-        progress.stage("train")
-        if state.step:
+            begin_log(out, state.step if state else 0)
+        if state is not None:
             progress.note(f"going on behind step {state.step} of {recipe.steps}")
+        else:
+            progress.stage("look at it before")
+            state = RunState(_fingerprint(recipe, initial, place), 0, watched(learner.network, recipe, batches, place))
+        progress.stage("train")
         with _told_to_stop() as stop:
             _go_through(recipe, learner, state, batches, out, place, stop, progress)
         return _result(recipe, learner.network, state, batches, out, place)
@@ -155,24 +160,26 @@ def _keep(out: Path, state: RunState, learner: Learner, place: Place) -> None:
 
 def _result(recipe: Recipe, network: Any4D, state: RunState, batches: Batches, out: Path, place: Place) -> Trained:
     """Weights on the disk, and what they are worth."""
-    after = watched(network, recipe, batches)
+    after = watched(network, recipe, batches, place)
     told = {"engine": "any4d", "worldline": worldline.__version__, "steps": str(state.step)}
     path = save_weights(out, network, told) if place.first else None
     place.wait()
     return Trained(state.first, after, state.step, state.skipped, state.spent_s, path)
 
 
-def watched(network: Any4D, recipe: Recipe, batches: Batches) -> dict[str, float]:
-    """Losses of exact samples of which only the images are told, mean over views and a few batches."""
+def watched(network: Any4D, recipe: Recipe, batches: Batches, place: Place) -> dict[str, float]:
+    """Losses of exact samples of which only the images are told, mean over views and a few batches.
+
+    The first process looks; the others have nothing to tell.
+    """
     quiet = quietened(batches, held_out=recipe.batches.repeats > 0)
-    device = next(network.parameters()).device
 
     def told(step: int) -> dict[str, float]:
-        batch = quiet[step].to(device)
+        batch = quiet[step].to(place.device)
         return losses(network(batch.views), batch.truth, recipe.losses).means()
 
     with torch.no_grad():
-        every = [told(step) for step in range(recipe.watched)]
+        every = [told(step) for step in range(recipe.watched)] if place.first else [{}]
     return {name: math.fsum(means[name] for means in every) / len(every) for name in every[0]}
 
 
@@ -188,8 +195,9 @@ def first_network(recipe: Recipe, initial: Path | None) -> Any4D:
 def quietened(batches: Batches, *, held_out: bool) -> Batches:
     """The same source through perfect sensors, images alone told; worlds of another seed where it is `held_out`."""
     config = replace(
-        batches.config, inputs=InputConfig.images_only(), sensors=SensorConfig.exact(), colours=ColourConfig.none()
-    )
+        batches.config, images=min(batches.config.images, WATCHED_IMAGES), inputs=InputConfig.images_only(),
+        sensors=SensorConfig.exact(), colours=ColourConfig.none(),
+    )  # fmt: skip
     return Batches(batches.source, config, batches.seed + 1 if held_out else batches.seed, batches.rank)
 
 

@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Literal
 
 from worldline.engines.any4d.config import NetworkConfig
+from worldline.errors import InputError
 from worldline.train.batches import BatchConfig, InputConfig
 from worldline.train.colours import ColourConfig
 from worldline.train.losses import LossConfig
@@ -42,6 +43,10 @@ class Recipe:
     save_every: int = 1000
     log_every: int = 20
     watched: int = 4
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batches.images < 1 or min(self.save_every, self.log_every, self.watched) < 1:
+            raise InputError("a training needs at least one step and one image in a batch; give positive numbers.")
 
     @property
     def fingerprint(self) -> str:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import nn
 
 from worldline.errors import FormatError, InputError
-from worldline.scene.atomic import write_whole, written_whole
+from worldline.scene.atomic import check_free, write_whole, written_whole
 
 STATE, WEIGHTS, LOG = "state.pt", "weights.safetensors", "log.jsonl"
 
@@ -49,10 +49,12 @@ def load_state(folder: Path, fingerprint: str) -> tuple[RunState, dict[str, Any]
     """The state in a folder, and its tensors by "network" and "optimiser"; None if nothing was begun there.
 
     Raises:
-        FormatError: it cannot be read. InputError: it belongs to another recipe.
+        FormatError: it cannot be read. InputError: it belongs to another recipe. OutputError: there is no state, but
+        weights that a run would replace.
     """
     path = folder / STATE
     if not path.is_file():
+        check_free(folder / WEIGHTS)
         return None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
