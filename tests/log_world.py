@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,7 @@ class Recorder:
 
     def write(self, folder: Path, name: str = "drive", **options: Any) -> Path:
         """The log's path."""
-        self.store = get_typestore(Stores.ROS1_NOETIC if self.ros1 else Stores.ROS2_HUMBLE)
-        for type_name, text in DEFINITIONS.items():
-            types = get_types_from_msg(text, type_name)
-            self.store.register({k: v for k, v in types.items() if k not in self.store.fielddefs})
+        self.store = _types(ros1=self.ros1)
         rows = [(round((m.time_s + m.late_s) * 1e9), m, self._packed(i, m)) for i, m in enumerate(self.sent)]
         rows.sort(key=lambda row: row[0])
         return getattr(self, "_" + self.kind.replace("-", "_"))(folder, name, rows, **options)
@@ -167,6 +165,15 @@ class Recorder:
             return [self._made(element[1], item) for item in given or []]
         dtype = np.dtype({"octet": "u1", "char": "u1", "byte": "u1"}.get(element[1][0], element[1][0]))
         return np.zeros(size, dtype) if given is None else np.asarray(given, dtype=dtype)
+
+
+@cache
+def _types(*, ros1: bool) -> Any:
+    store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_HUMBLE)
+    for type_name, text in DEFINITIONS.items():
+        types = get_types_from_msg(text, type_name)
+        store.register({k: v for k, v in types.items() if k not in store.fielddefs})
+    return store
 
 
 def drive(kind: str, *, encoding: str = "rgb8", camera: bool = True, frames: int = FRAMES) -> Recorder:

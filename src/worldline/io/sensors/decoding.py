@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,13 +45,17 @@ def decoder(channel: Channel) -> Callable[[bytes], Any]:
 
 def _types(channel: Channel) -> Any:
     """The definitions of a channel's type and all that it is made of."""
+    if channel.definition:
+        return _defined_types(channel.type, channel.definition, channel.definition_format)
+    return _public_types(channel, package("rosbags.typesys"))
+
+
+@lru_cache(maxsize=64)  # to compile them takes longer than to read a short log, which is opened more than once
+def _defined_types(name: str, definition: bytes, layout: str) -> Any:
     typesys = package("rosbags.typesys")
-    if not channel.definition:
-        return _public_types(channel, typesys)
-    store = typesys.get_typestore(typesys.Stores.EMPTY)
-    text = channel.definition.decode(errors="replace")
-    if channel.definition_format != "ros2idl":
-        store.register(typesys.get_types_from_msg(text, channel.type))
+    store, text = typesys.get_typestore(typesys.Stores.EMPTY), definition.decode(errors="replace")
+    if layout != "ros2idl":
+        store.register(typesys.get_types_from_msg(text, name))
         return store
     for part in text.split(_IDL_RULE):
         idl = part.split("\n", 1)[1] if part.startswith("IDL: ") else part
