@@ -15,7 +15,7 @@ from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
 from rosbags.interfaces import Nodetype
 from rosbags.rosbag1 import Writer as Bag1Writer
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Bag2Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -93,13 +93,15 @@ class Recorder:
         self._into(writer, rows)
         return path
 
-    def _ros2(self, folder: Path, name: str, rows: list) -> Path:
-        self._into(Bag2Writer(folder / name, version=9), rows)
+    def _ros2(self, folder: Path, name: str, rows: list, packed: str | None = None, storage: str = "SQLITE3") -> Path:
+        writer = Bag2Writer(folder / name, version=9, storage_plugin=StoragePlugin[storage])
+        if packed:
+            writer.set_compression(CompressionMode[packed], CompressionFormat.ZSTD)
+        self._into(writer, rows)
         return folder / name
 
-    def _ros2_mcap(self, folder: Path, name: str, rows: list) -> Path:
-        self._into(Bag2Writer(folder / name, version=9, storage_plugin=StoragePlugin.MCAP), rows)
-        return folder / name
+    def _ros2_mcap(self, folder: Path, name: str, rows: list, packed: str | None = None) -> Path:
+        return self._ros2(folder, name, rows, packed, "MCAP")
 
     def _into(self, writer: Any, rows: list) -> None:
         with writer:

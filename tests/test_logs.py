@@ -260,6 +260,13 @@ def test_compressed_bags_are_read_with_and_without_index(compression: str, tmp_p
     assert len(read_video(path)) == len(read_video(without_index(path, tmp_path / "unended.bag"))) == world.FRAMES
 
 
+@pytest.mark.parametrize("kind", ["ros2", "ros2-mcap"])
+@pytest.mark.parametrize("packed", ["MESSAGE", "FILE"])
+def test_ros2_bags_whose_messages_or_files_are_packed_are_read(kind: str, packed: str, tmp_path: Path):
+    path = drive(kind).write(tmp_path, packed=packed)
+    assert is_log(path) and np.array_equal(read_video(path).frames[3], world.picture(3))
+
+
 def test_an_mcap_file_without_chunks_is_read_in_its_own_order(tmp_path: Path):
     video = read_video(drive("mcap").write(tmp_path, indexed=False))
     assert len(video) == world.FRAMES

@@ -5,6 +5,7 @@ Sources: the formats' own descriptions, ROS wiki "Bags/Format/2.0" and mcap.dev 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from worldline.io.sensors.packages import damage
 
 SUFFIXES = frozenset((".bag", ".mcap", ".db3"))
 _MAGIC = (b"\x89MCAP0\r\n", b"#ROSBAG V")
+_PACKED_MESSAGES = re.compile(r"compression_mode:\s*['\"]?message", re.IGNORECASE)
 _NANO = 1e-9
 
 
@@ -158,8 +160,8 @@ def is_log(path: Path) -> bool:
     """Whether a path is meant as a log: by its suffix, by its first bytes, or a folder with a bag in it."""
     try:
         if path.is_dir():
-            names = [entry.suffix.lower() for entry in path.iterdir()]
-            return any(s in (".mcap", ".db3") for s in names) and not any(s in IMAGE_SUFFIXES for s in names)
+            suffixes = {entry.suffix.lower() for entry in path.iterdir()}
+            return bool(_ros2_metadata(path) or suffixes & {".mcap", ".db3"}) and not suffixes & IMAGE_SUFFIXES
         if path.suffix.lower() in SUFFIXES or path.name.lower().endswith(".bag.active"):
             return True
         if not path.is_file():  # a pipe would be waited for
@@ -208,7 +210,8 @@ def _opened(path: Path) -> RawLog:
 
     if path.is_dir():
         files = sorted(path.glob("*.mcap"))
-        return McapFiles(files) if files else Ros2Bag(path)
+        packed = _PACKED_MESSAGES.search(_ros2_metadata(path))
+        return McapFiles(files) if files and not packed else Ros2Bag(path)
     if path.stat().st_size == 0:
         raise FormatError(f"{path} is empty (zero bytes); record or copy it again.")
     suffix = path.suffix.lower()
@@ -217,6 +220,13 @@ def _opened(path: Path) -> RawLog:
     if suffix == ".mcap" or start == _MAGIC[0]:
         return McapFiles([path])
     return Ros2Bag(path) if suffix == ".db3" else open_bag(path)
+
+
+def _ros2_metadata(folder: Path) -> str:
+    """The description of a ROS 2 bag, empty where there is none."""
+    path = folder / "metadata.yaml"
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    return text if "rosbag2_bagfile_information" in text else ""
 
 
 def _decoder(channel: Channel) -> Callable[[bytes], Any]:
