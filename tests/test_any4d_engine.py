@@ -101,6 +101,14 @@ def test_dense_flow_of_one_window_moves_the_reference_to_every_time(rendered, or
         assert np.percentile(off, 95) < 0.05 and np.median(off) < 5e-3
 
 
+def test_points_are_followed_from_further_references_where_none_is_followed_yet(rendered, oracle):
+    one = solve(rendered, settings(window=12))
+    more = solve(rendered, settings(window=12, references=(11,)))
+    assert set(more.tracks.query_frame) == {0, 11} and more.flow is not None
+    assert len(one.tracks) < len(more.tracks) < 1.5 * len(one.tracks)
+    assert np.array_equal(more.depth_z[:], one.depth_z[:])
+
+
 def test_features_of_an_image_are_computed_once(rendered, oracle):
     solve(rendered, settings(window=5, shared=2))
     assert sorted(oracle.encoded) == list(range(12))

@@ -52,7 +52,7 @@ def run(
         engine: the method; auto takes the best one that runs here
         weights: of the engine's network (worldline weights list); another file than its usual one
         commercial: refuse weights whose licence does not clearly allow commercial use
-        settings: change a setting of the engine; may be repeated (docs/engines.md lists them)
+        settings: change a setting of the engine; may be repeated (docs/any4d.md lists those of any4d)
         every: use every n-th frame
         start: begin at this time, in seconds
         end: stop at this time, in seconds

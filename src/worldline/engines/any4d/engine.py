@@ -212,7 +212,7 @@ class _Run:
             "window_from_cam": said.window_from_cam, "intrinsics": said.intrinsics,
             "confidence": said.confidence.flatten(1).mean(1),
         }  # fmt: skip
-        if len(self.windows) == 1:
+        if number == 0 and self._all_at_once:
             arrays |= {"flow": motion.flow}
         found = {name: x.cpu().numpy() for name, x in arrays.items()}
         return (
@@ -278,8 +278,8 @@ class _Run:
             yield PlacedTracks.of(window.frames, window.own, self._arrays(number), place)
 
     def _flow(self, places: Sequence[Sim3]) -> Flow | None:
-        """Dense motion of a clip that is one window."""
-        if len(self.windows) > 1 or len(self.video) < 2:
+        """Dense motion of a clip that fits into one window."""
+        if not self._all_at_once:
             return None
         arrays, frames = self._arrays(0), list(self.windows[0].frames)
         turned = (float(places[0].scale) * places[0].rotation).numpy().astype(np.float32)
@@ -287,6 +287,10 @@ class _Run:
         displacement[frames] = arrays["flow"] @ turned.T
         valid = np.broadcast_to(arrays["valid"][0], displacement.shape[:3]).copy()
         return Flow(frames[0], displacement, valid)
+
+    @property
+    def _all_at_once(self) -> bool:
+        return len(self.windows[0]) == len(self.video) > 1
 
     @property
     def _measured(self) -> bool:
