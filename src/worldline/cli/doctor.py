@@ -22,7 +22,7 @@ from worldline.cues import cue_models
 from worldline.engines import engines
 
 PACKAGES = ("torch", "numpy", "scipy", "av", "opencv-python-headless", "pillow", "zarr", "tyro", "rich", "viser")
-EXTRAS = {"colmap": "pycolmap"}
+EXTRAS = {"colmap": "pycolmap", "robotics": "rosbags"}
 CUES = ("camera", "tracks", "moving", "depth")
 
 
