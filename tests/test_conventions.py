@@ -16,11 +16,17 @@ from worldline.evaluate.masks import region_similarity
 from worldline.evaluate.paths import path_scores
 from worldline.evaluate.protocols import PROTOCOLS
 from worldline.evaluate.report import evaluate
-from worldline.geometry import camera, depth, pixels, se3, sim3
+from worldline.geometry import camera, depth, doppler, pixels, se3, sim3
 from worldline.geometry.camera import Camera
 from worldline.scene.motion import WorldTracks
+from worldline.scene.observations import Source
 from worldline.scene.scene import Scene
+from worldline.scene.sensor_readings import ImuSamples, RadarReturns
 from worldline.scene.video import Video
+from worldline.solve.radar_maps import CAM_FROM_FORWARD
+from worldline.solve.strapdown import imu_motion
+from worldline.synthetic import tiny_world
+from worldline.synthetic.radar import radial_speed
 
 DOC = Path(__file__).parents[1] / "docs" / "conventions.md"
 K = torch.tensor([100.0, 100, 40, 30], dtype=torch.float64)
@@ -260,3 +266,36 @@ def test_29_what_is_not_defined_is_nan_and_null():
     assert math.isnan(path_scores(np.eye(4)[None], np.eye(4)[None]).rpe_t_m)
     still = small_scene(world_from_cam=np.tile(np.eye(4), (3, 1, 1)))
     assert json.loads(json.dumps(evaluate(still, still).as_json()))["metrics"]["ate_pct"] is None
+
+
+def test_30_radial_speed_is_positive_for_what_moves_away():
+    ahead = tiny_world(path="forward", frames=2, width=24, height=16, movers=False)
+    behind = tiny_world(path="backward", frames=2, width=24, height=16, movers=False)
+    assert np.nanmax(radial_speed(ahead, 0)) < 0 < np.nanmin(radial_speed(behind, 0))
+    point, velocity = torch.tensor([0.0, 0, 2]), torch.tensor([5.0, 0, 3])
+    assert float(doppler.radial_speed(point, velocity)) == 3
+    assert float(doppler.static_speed(torch.tensor([0.0, 0, 1]), velocity)) == -3
+
+
+def test_31_radars_look_along_x_with_y_left_and_z_up():
+    angle = np.array([0.0, np.pi / 2, 0])
+    one, none = np.ones(3), np.full(3, np.nan)
+    returns = RadarReturns(
+        np.zeros(3), np.zeros(3, int), angle, np.array([0.0, 0, np.pi / 2]), one, none, none, Source("radar")
+    )
+    np.testing.assert_allclose(returns.points_radar, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(CAM_FROM_FORWARD[:3, :3], [[0, -1, 0], [0, 0, -1], [1, 0, 0]])
+
+
+def test_32_an_accelerometer_at_rest_reads_upwards():
+    force = np.tile([0.0, -9.81, 0], (200, 1))  # y down, as a camera has it
+    samples = ImuSamples(np.arange(200) / 100, np.zeros((200, 3)), force, Source("imu"))
+    found = imu_motion(samples, np.array([0.5, 1.0]))
+    np.testing.assert_allclose(found.world_from_cam[0, :3, :3] @ [0, -1, 0], [0, 0, 1], atol=1e-9)
+
+
+def test_33_radial_motion_is_metres_until_the_next_frame_in_time():
+    seconds = doppler.intervals_s(torch.tensor([0.0, 0.1, 0.4]))
+    np.testing.assert_allclose(seconds, [0.1, 0.3, 0.3], rtol=1e-6)
+    along = doppler.radial_displacement(torch.tensor([2.0]), seconds[:1], torch.tensor([[0.0, 3, 4]]))
+    np.testing.assert_allclose(along, [[0, 0.12, 0.16]], rtol=1e-6)
