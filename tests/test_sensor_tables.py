@@ -128,6 +128,7 @@ RADAR = [[0.0, 10, 5, 4.0, -1.5], [0.0, -20, 0, 8.0, 0.5], [0.1, 0, 0, 2.0, 0.0]
         ("timestamp_ns,azimuth_rad,elevation_rad,range,doppler", np.pi / 180, 1e9),
         ("time [ms],azimuth [deg],elevation [deg],range [m],velocity [m/s]", 1, 1e3),
         ("t,az,el,r,v", 1, 1),
+        ("time_s,azimuth_deg,elevation_deg,radial_distance_m,range_rate_mps", 1, 1),
     ],
 )
 def test_radar_returns_come_with_their_units(tmp_path, header, angle, time):
@@ -139,6 +140,11 @@ def test_radar_returns_come_with_their_units(tmp_path, header, angle, time):
     np.testing.assert_allclose(found.speed_mps, [-1.5, 0.5, 0])
     np.testing.assert_allclose(found.times_s, [0, 0, 0.1])
     assert found.scan.tolist() == [0, 0, 1] and found.cam_from_radar is None
+
+
+def test_a_range_rate_is_not_a_range(tmp_path):
+    found = read_radar_points(radar_file(tmp_path / "r.csv", "time,range_rate,azimuth_rad,range", [[0, -1, 0.1, 5]]))
+    assert found.range_m.tolist() == [5] and found.speed_mps.tolist() == [-1]
 
 
 def test_points_in_place_of_angles_and_no_elevation_will_do(tmp_path):

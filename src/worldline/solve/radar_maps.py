@@ -62,22 +62,20 @@ def doppler_maps(
     s = settings or RadarSettings()
     if not returns.has_speed:
         raise InputError(f"{returns.source.name} has no radial speeds (Doppler); record them or leave the radar out.")
-    measured = np.isfinite(returns.speed_mps)
     scan_of_frame = _nearest_scans(returns, times_s, s)
     shape = (len(times_s), camera.height, camera.width)
     speed, distance = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-    mount = _Mount.of(returns)
-    told = np.zeros(len(times_s), dtype=bool)
+    mount, told = _Mount.of(returns), np.zeros(len(times_s), dtype=bool)
+    directions = returns.directions_radar
     for t in np.flatnonzero(scan_of_frame >= 0).tolist():
-        mine = np.flatnonzero((returns.scan == scan_of_frame[t]) & measured)
-        points_cam = mount.points_cam(returns.points_radar[mine])
-        ego = ego_velocity(returns.directions_radar[mine], returns.speed_mps[mine])
+        mine = _measured(returns, int(scan_of_frame[t]))
+        points_cam = mount.points_cam(directions[mine] * returns.range_m[mine, None])
+        ego = ego_velocity(directions[mine], returns.speed_mps[mine])
         told[t] = ego is not None
         rate = np.zeros(3) if rate_radps is None else rate_radps[t]
         seen_speed = mount.at_camera(points_cam, returns.speed_mps[mine], ego, rate)
         _draw(points_cam, seen_speed, camera, t, speed[t], distance[t])
-    known = np.isfinite(speed).any((1, 2))
-    if not known.any():
+    if not np.isfinite(speed).any():
         raise InputError(
             f"no return of {returns.source.name} is in view of the camera; check the matrix from the radar's axes "
             "(x forward, y left, z up) to the camera's (x right, y down, z forward)."
@@ -212,6 +210,12 @@ def _nearest_scans(returns: RadarReturns, times_s: Float[np.ndarray, "t"], s: Ra
             f"{times_s[0]:.6g} to {times_s[-1]:.6g} s; check the times, or shift them with a time offset."
         )
     return np.where(near, numbers[nearest], -1)
+
+
+def _measured(returns: RadarReturns, scan: int) -> Int[np.ndarray, "m"]:
+    """The returns of a scan that have a speed."""
+    first, stop = np.searchsorted(returns.scan, [scan, scan + 1])
+    return first + np.flatnonzero(np.isfinite(returns.speed_mps[first:stop]))
 
 
 def _draw(

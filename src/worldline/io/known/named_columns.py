@@ -74,12 +74,13 @@ class NamedColumns:
     names: tuple[Name, ...] | None
     values: Float[np.ndarray, "n c"]
 
-    def find(self, pattern: str, axis: str | None = None) -> int | None:
-        """The first column of which a word fits the pattern; `axis` (x, y, z) ends that word or is the last one."""
-        fits = re.compile(f"(?:{pattern})$")
+    def find(self, pattern: str, axis: str | None = None, *, but: str = "(?!)") -> int | None:
+        """The first column of which a word fits the pattern and none fits `but`; `axis` (x, y, z) ends that word or is
+        the last one."""
+        fits, unfit = re.compile(f"(?:{pattern})$"), re.compile(f"(?:{but})$")
         for number, name in enumerate(self.names or ()):
             words = name.words
-            if axis is None and any(fits.match(w) for w in words):
+            if axis is None and any(fits.match(w) for w in words) and not any(unfit.match(w) for w in words):
                 return number
             if axis is None or not words or words[-1][-1] != axis:
                 continue

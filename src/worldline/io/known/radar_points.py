@@ -16,7 +16,7 @@ _TIME = "time|timestamp|stamp|t|sec|seconds|epoch"
 _AZIMUTH = "azimuth|az|theta"
 _ELEVATION = "elevation|el|elev|phi"
 _RANGE = "range|distance|r|dist"
-_SPEED = "speed|doppler|velocity|rangerate|rate|vel|v|vr|radial"
+_SPEED = "speed|doppler|velocity|rangerate|rate|vel|v|vr"
 _STRENGTH = "snr|intensity|rcs|power|strength|amplitude"
 _MOST_RADIANS = 3.2
 _SAME_SCAN_S = 1e-4
@@ -47,18 +47,12 @@ def read_radar_points(path: Path) -> RadarReturns:
         )
     times_s, notes = _times(table, time)
     azimuth, elevation, distance, of_place = _place(table)
-    factor = table.names[speed].factor("m/s") or 1.0
     good = np.isfinite(np.stack([times_s, azimuth, elevation, distance])).all(0) & (distance > 0)
-    if (np.diff(times_s[good]) < 0).any():
-        raise InputError(f"the times in {path} fall; sort its lines by time.")
     if not good.any():
         raise InputError(f"{path} holds no whole return of a radar; check that it is the right file.")
-    said = (
-        *notes,
-        *of_place,
-        *((f"{int((~good).sum())} returns are not whole and were left out",) if not good.all() else ()),
-    )
-    values = table.values
+    if (np.diff(times_s[good]) < 0).any():
+        raise InputError(f"the times in {path} fall; sort its lines by time.")
+    left = () if good.all() else (f"{int((~good).sum())} returns are not whole and were left out",)
     strength = table.find(_STRENGTH)
     return RadarReturns(
         times_s=times_s[good],
@@ -66,10 +60,14 @@ def read_radar_points(path: Path) -> RadarReturns:
         azimuth_rad=azimuth[good],
         elevation_rad=elevation[good],
         range_m=distance[good],
-        speed_mps=values[good, speed] * factor,
-        strength=np.full(int(good.sum()), np.nan) if strength is None else values[good, strength],
-        source=Source(path.name, notes=(f"{path.name}: {'; '.join(said)}.",) if said else ()),
+        speed_mps=table.values[good, speed] * (table.names[speed].factor("m/s") or 1.0),
+        strength=np.full(int(good.sum()), np.nan) if strength is None else table.values[good, strength],
+        source=_source(path, (*notes, *of_place, *left)),
     )
+
+
+def _source(path: Path, said: tuple[str, ...]) -> Source:
+    return Source(path.name, notes=(f"{path.name}: {'; '.join(said)}.",) if said else ())
 
 
 def _times(table: NamedColumns, column: int) -> tuple[Float[np.ndarray, "n"], tuple[str, ...]]:
@@ -92,7 +90,7 @@ def _place(
 ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"], Float[np.ndarray, "n"], tuple[str, ...]]:
     """Azimuth, elevation (radians), range (metres), and what was assumed."""
     assert table.names is not None
-    azimuth, distance = table.find(_AZIMUTH), table.find(_RANGE)
+    azimuth, distance = table.find(_AZIMUTH), table.find(_RANGE, but=_SPEED)
     if azimuth is not None and distance is not None:
         elevation = table.find(_ELEVATION)
         az, note = _angle(table, azimuth, "azimuths")
