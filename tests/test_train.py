@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from worldline.cli import main
+from worldline.data.sequence import track_truth
 from worldline.engines.any4d.checkpoint import load_network
 from worldline.engines.any4d.config import NetworkConfig
 from worldline.engines.any4d.inputs import rotated
@@ -29,7 +30,7 @@ from worldline.geometry import camera, pixels, se3
 from worldline.nets.vit import DinoConfig
 from worldline.scene.journal import Silent
 from worldline.synthetic.clutter import clutter
-from worldline.synthetic.rendering import Quality
+from worldline.synthetic.rendering import Quality, render
 from worldline.synthetic.world import World
 from worldline.train import forward_modes, fresh, run_state
 from worldline.train.batches import BatchConfig, Batches, InputConfig, told
@@ -38,6 +39,7 @@ from worldline.train.loop import Trained, first_network, train
 from worldline.train.losses import losses
 from worldline.train.optimiser import OptimiserConfig, optimiser, set_rates, share
 from worldline.train.recipes import RECIPES, Recipe, tiny
+from worldline.train.recordings import Recordings, cut
 from worldline.train.samples import Mixture, Sample, Wanted, truth_of
 from worldline.train.sensors import SensorConfig, measured, on_rings
 from worldline.train.worlds import Worlds, any_preset, radial_speed_mps, rendered
@@ -147,6 +149,36 @@ def test_worlds_give_the_views_and_the_size_that_are_wanted(make):
     first, again = (source(np.random.default_rng(5), WANTED) for _ in range(2))
     assert first.images.shape == (3, 28, 42, 3) and np.array_equal(first.images, again.images)
     assert np.isfinite(first.depth_z).all() and first.solid.any()
+
+
+def test_a_recorded_clip_tells_the_same_as_the_world_it_was_made_of():
+    made = render(world(), Quality(antialias=False, track_step_px=3))
+    frames, size = np.array([1, 4]), Wanted(2, 42, 28)
+    recorded = cut(made.video, track_truth(made.scene), frames, size)
+    exact = rendered(world(), [1, 4], Quality(antialias=False))
+    assert np.array_equal(recorded.images, exact.images)
+    assert np.allclose(recorded.depth_z, exact.depth_z, rtol=1e-5)
+    known = np.isfinite(recorded.flow).all(-1) & np.isfinite(exact.flow).all(-1)
+    moving = known & exact.moving
+    assert known.mean() > 0.5 and moving[1].sum() > 3
+    assert np.abs(recorded.flow - exact.flow)[known & ~exact.moving].max() < 1e-5
+    assert np.median(np.linalg.norm((recorded.flow - exact.flow)[moving], axis=-1)) < 0.02
+
+
+def test_points_alone_give_sparse_depth_and_motion():
+    made = render(world(), Quality(antialias=False, track_step_px=6))
+    truth = replace(track_truth(made.scene), depth_z=None, moving=None)
+    source = Recordings(((made.video, truth),), reach=4)
+    one = source(np.random.default_rng(0), WANTED)
+    true = truth_of(one)
+    assert 0 < true.valid.float().mean() < 0.2 and 0 < true.has_flow.float().mean() < 0.2
+    assert not true.has_solid.any() and not true.has_moving.any() and true.has_pose.all()
+    without_poses = truth_of(
+        Recordings(((made.video, replace(truth, world_from_cam=None)),))(np.random.default_rng(0), WANTED)
+    )
+    assert without_poses.has_pose[:, 0].tolist() == [True, False, False] and not without_poses.has_flow.any()
+    with pytest.raises(InputError, match="no clip"):
+        Recordings(())
 
 
 # --- sensors -----------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from tyro.conf import Positional, arg
 from worldline.cli.progress import shown
 from worldline.train.loop import Trained, train
 from worldline.train.recipes import RECIPES
+from worldline.train.recordings import Recordings
+from worldline.train.samples import Mixture
 
 RecipeName = Literal["tiny", "paper"]
 
@@ -25,6 +27,7 @@ def run(
     steps: Annotated[int | None, arg(metavar="N")] = None,
     images: Annotated[int | None, arg(metavar="N")] = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
+    data: Annotated[tuple[Path, ...], arg(metavar="PATH...")] = (),
     init: Annotated[Path | None, arg(metavar="FILE")] = None,
     device: Annotated[str, arg(metavar="NAME")] = "auto",
     precision: Literal["float32", "mixed"] | None = None,
@@ -45,6 +48,7 @@ def run(
         steps: of the optimiser, instead of the recipe's
         images: in each batch of one process, instead of the recipe's
         seed: of the weights at the start and of all samples
+        data: clips of datasets, which half of the samples are drawn from then
         init: weights to begin with, of Any4D or of MapAnything
         device: auto, cpu, cuda, cuda:1
         precision: float32, or bfloat16 in the transformers
@@ -54,6 +58,7 @@ def run(
         quiet: show no progress
     """
     recipe, source = RECIPES[config]()
+    source = Mixture((source, Recordings.read(data))) if data else source
     recipe = _told(recipe, steps=steps, seed=seed, precision=precision, save_every=save_every)
     recipe = replace(recipe, batches=_told(recipe.batches, images=images, workers=workers))
     with shown(quiet=quiet) as progress:

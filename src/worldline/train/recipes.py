@@ -62,7 +62,7 @@ def paper() -> tuple[Recipe, Source]:
 
 def tiny() -> tuple[Recipe, Source]:
     """Eight small worlds learnt by heart on one thread of a CPU, to see that everything works."""
-    sizes = ((70, 56), (56, 70))
+    sizes = ((56, 42), (42, 56))
     batches = BatchConfig(
         images=8, views=(2, 2), sizes=sizes, inputs=InputConfig(multimodal=0.3), colours=ColourConfig.none(),
         repeats=0, streams=2, workers=0,
@@ -70,7 +70,7 @@ def tiny() -> tuple[Recipe, Source]:
     recipe = Recipe(
         network=NetworkConfig.tiny(), batches=batches,
         optimiser=OptimiserConfig(rate=1e-3, encoder_rate=1e-3, warm_up=0.05, decay=0.0),
-        steps=500, precision="float32", recompute=False, save_every=100, log_every=10, watched=2,
+        steps=700, precision="float32", recompute=False, save_every=100, log_every=10, watched=2,
     )  # fmt: skip
     return recipe, Worlds(few_things, unscaled=0)
 
