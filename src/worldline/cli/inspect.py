@@ -17,7 +17,7 @@ def run(
     source: Annotated[Path, arg(metavar="INPUT"), Positional],
     /,
     *,
-    topic: UseAppendAction[tuple[Annotated[str, arg(metavar="ROLE=NAME")], ...]] = (),
+    topic: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="ROLE=NAME")] = (),
     as_json: Annotated[bool, arg(name="json")] = False,
 ) -> None:
     """Say what a log, a video or a folder holds; of a log every topic, and which will be used for what and why.
