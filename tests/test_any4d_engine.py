@@ -103,7 +103,7 @@ def test_dense_flow_of_one_window_moves_the_reference_to_every_time(rendered, or
 
 def test_points_are_followed_from_further_references_where_none_is_followed_yet(rendered, oracle):
     one = solve(rendered, settings(window=12))
-    more = solve(rendered, settings(window=12, references=(11,)))
+    more = solve(rendered, replace(settings(window=12, references=(11,)), tracks=1600))
     assert set(more.tracks.query_frame) == {0, 11} and more.flow is not None
     assert len(one.tracks) < len(more.tracks) < 1.5 * len(one.tracks)
     assert np.array_equal(more.depth_z[:], one.depth_z[:])

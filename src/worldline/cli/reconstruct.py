@@ -27,13 +27,14 @@ def run(
     engine: Annotated[str, arg(metavar="NAME")] = "auto",
     weights: Annotated[str | None, arg(metavar="NAME|FILE")] = None,
     commercial: bool = False,
+    refine: bool = False,
     settings: Annotated[UseAppendAction[tuple[Annotated[str, arg(metavar="NAME=VALUE")], ...]], arg(name="set")] = (),
     every: Annotated[int, arg(metavar="N")] = 1,
     start: Annotated[float | None, arg(metavar="S")] = None,
     end: Annotated[float | None, arg(metavar="S")] = None,
     max_frames: Annotated[int | None, arg(metavar="N")] = None,
     max_side: Annotated[int, arg(metavar="N")] = DEFAULT_MAX_SIDE,
-    topic: UseAppendAction[tuple[Annotated[str, arg(metavar="ROLE=NAME")], ...]] = (),
+    topic: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="ROLE=NAME")] = (),
     fast: bool = False,
     best: bool = False,
     overwrite: bool = False,
@@ -52,6 +53,7 @@ def run(
         engine: the method; auto takes the best one that runs here
         weights: of the engine's network (worldline weights list); another file than its usual one
         commercial: refuse weights whose licence does not clearly allow commercial use
+        refine: then make cameras, depth and tracks consistent with the images, where they bear it out
         settings: change a setting of the engine; may be repeated (docs/any4d.md lists those of any4d)
         every: use every n-th frame
         start: begin at this time, in seconds
@@ -68,7 +70,7 @@ def run(
     """
     reading = Reading(every, start, end, max_frames, max_side, topic)
     chosen = (*settings, *(() if weights is None else (f"weights={weights}",)), *(("commercial=yes",) * commercial))
-    request = Request(source, engine, quality_of(fast, best), chosen, known_of(known), reading)
+    request = Request(source, engine, quality_of(fast, best), chosen, refine, known_of(known), reading)
     with shown(quiet=quiet) as progress:
         finished = reconstruct_into(
             out or default_output(source),

@@ -17,6 +17,7 @@ from worldline.io.video_files import read_video, video_key
 from worldline.run import output_folder
 from worldline.run.engine_settings import adjusted, files_named
 from worldline.run.known import Known, check, known_key, observations
+from worldline.run.refining.joint import refined_jointly
 from worldline.run.run_record import run_record
 from worldline.run.stage_log import log_text
 from worldline.scene.atomic import write_whole, written_whole
@@ -59,6 +60,7 @@ class Request:
     Attributes:
         source: a video file, a folder of images or a log.
         quality: "fast", "default" or "best"; settings: texts NAME=VALUE that change the engine's settings of it.
+        refined: whether the engine's scene is then made consistent with the images, as `wl.refine` does.
         known: what is known of the clip already, as files and numbers.
     """
 
@@ -66,6 +68,7 @@ class Request:
     engine: str = "auto"
     quality: str = cues.DEFAULT_QUALITY
     settings: tuple[str, ...] = ()
+    refined: bool = False
     known: Known = Known()
     reading: Reading = Reading()
 
@@ -204,6 +207,8 @@ def _scene_on_disk(request: Request, config: Any, stages: Path, journal: Journal
             quality=request.quality,
             journal=journal,
         )
+        if request.refined:
+            scene = refined_jointly(scene, None, video, journal=journal)
         with journal.timed("save"):
             first = Step("read", asdict(request.reading), _size_facts(video))
             save(replace(scene, history=(first, *scene.history)), path)
