@@ -22,7 +22,7 @@ from worldline.io.known.depth_noise import DepthNoise
 from worldline.io.sensors import images
 from worldline.io.sensors.log_files import is_log
 from worldline.io.sensors.recordings import known_of, open_recording, read_imu
-from worldline.io.video_files import read_video, video_key
+from worldline.io.video_files import read_video, video_key, write_video
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
@@ -243,6 +243,15 @@ def test_inspect_says_what_videos_and_folders_are(tmp_path: Path, capsys):
     assert json.loads(capsys.readouterr().out)["depth_images"] == 3
     assert main(["inspect", str(tmp_path / "0.png")]) == 0
     assert "1 image of 32x24" in capsys.readouterr().out
+
+
+def test_inspect_says_what_a_video_file_is(tmp_path: Path, capsys):
+    write_video(tmp_path / "clip.mp4", [world.picture(t) for t in range(8)], 25)
+    assert main(["inspect", str(tmp_path / "clip.mp4")]) == 0
+    assert "video, h264 32x24, 25 frames per second, 0.32 s" in capsys.readouterr().out
+    (tmp_path / "clip.mp4").write_text("text")
+    assert main(["inspect", str(tmp_path / "clip.mp4")]) == 2
+    assert "neither a log nor a video" in capsys.readouterr().err
 
 
 def test_an_unindexed_bag_is_read_without_what_was_being_written(tmp_path: Path):

@@ -35,7 +35,7 @@ def _of_folder(folder: Path) -> Facts:
     beside = find_beside(folder)
     if beside is None:
         return found
-    says = f"{found['says']}; {len(beside.files)} depth images ({beside.layout} layout)"
+    says = f"{found['says']}; {len(beside.files)} depth images ({beside.layout})"
     return {**found, "kind": "RGB-D folder", "depth_images": len(beside.files), "layout": beside.layout, "says": says}
 
 
