@@ -151,7 +151,7 @@ def test_the_axes_of_the_imu_do_not_matter_once_the_mount_is_known(vector):
 def test_standing_still_is_told_from_turning_and_from_shaking():
     t = np.arange(0, 12, 0.005)
     still_then_turning = lambda x: angles(np.maximum(x, 4.0))  # noqa: E731
-    imu = readings(t, still_then_turning, lambda x: 0 * place(x), bias=np.array([0.02, -0.01, 0.05]))
+    imu = readings(t, still_then_turning, lambda x: 0 * place(x), bias=np.array([0.05, -0.01, 0.02]))
     random = np.random.default_rng(0)
     noisy = replace(imu, gyro_radps=imu.gyro_radps + 0.01 * random.normal(size=imu.gyro_radps.shape))
     still = standing_still(noisy)
@@ -165,6 +165,15 @@ def test_a_steady_pan_is_not_taken_for_the_bias_where_the_recording_also_stands(
     pan = lambda x: np.stack([0 * x, 0 * x, 0.08 * np.maximum(x - 12, 0)], -1)  # noqa: E731
     found = standing_still(readings(t, pan, lambda x: 0 * place(x), bias=np.array([0.01, 0, 0])))
     assert found[t < 11].all() and not found[t > 13].any()
+
+
+def test_a_camera_that_only_pans_on_its_tripod_is_not_taken_to_stand():
+    t, frames = np.arange(0, 10, 0.005), np.arange(0, 10, 0.5)
+    pan = lambda x: np.stack([0.1 + 0 * x, 0 * x, 0.08 * x], -1)  # noqa: E731
+    imu = readings(t, pan, lambda x: 0 * place(x))
+    assert not standing_still(imu).any()
+    turn = imu_motion(imu, frames).world_from_cam[:, :3, :3]
+    assert angle_deg(relative(turn), relative(turned(pan, frames))).max() < 0.1
 
 
 def test_a_pause_in_the_recording_does_not_count_as_turning():

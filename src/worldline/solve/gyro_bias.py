@@ -32,6 +32,8 @@ class BiasSettings:
     Attributes:
         still_s: length of a window; it stands still where gyro and accelerometer vary by less than still_gyro_radps and
             still_accel_mps2 (norm of the standard deviations) and the mean rate is below largest_bias_radps.
+        pan_radps, pan_rad: a steady rate above the first about an axis that is vertical within the second is a camera
+            that pans; few biases are so large and lie so.
         change_radps: by how much the bias of moving may differ from that of standing still.
         unknown_radps: standard deviation of a bias about which nothing is known.
         accel_bias_mps2: standard deviation of the accelerometer's.
@@ -45,6 +47,8 @@ class BiasSettings:
     still_gyro_radps: float = 0.04
     still_accel_mps2: float = 0.5
     largest_bias_radps: float = 0.15
+    pan_radps: float = 0.02
+    pan_rad: float = float(np.radians(8.0))
     change_radps: float = 1.5e-3
     unknown_radps: float = 0.05
     accel_bias_mps2: float = 0.1
@@ -74,8 +78,8 @@ class ImuBias:
 def standing_still(samples: ImuSamples, settings: BiasSettings | None = None) -> Bool[np.ndarray, "n"]:
     """Which samples lie in a window in which nothing moves.
 
-    A turn of constant rate looks the same to the gyroscope; such windows are left out where others disagree, because
-    all that stand still read the same bias.
+    A turn of constant rate looks the same to the gyroscope. Such windows are left out where it is about the vertical,
+    and where most others disagree, because all that stand still read the same bias.
     """
     s = settings or BiasSettings()
     label = ((samples.times_s - samples.times_s[0]) / s.still_s).astype(np.int64)
@@ -84,10 +88,19 @@ def standing_still(samples: ImuSamples, settings: BiasSettings | None = None) ->
     still = full & (np.linalg.norm(spread[:, :3], axis=1) < s.still_gyro_radps)
     still &= np.linalg.norm(spread[:, 3:], axis=1) < s.still_accel_mps2
     still &= np.linalg.norm(mean[:, :3], axis=1) < s.largest_bias_radps
+    still &= ~_panning(mean, s)
     if still.any():
         usual = np.median(mean[still, :3], axis=0)
         still &= np.linalg.norm(mean[:, :3] - usual, axis=1) < s.still_gyro_radps / 4
     return still[label]
+
+
+def _panning(mean: Float[np.ndarray, "w 6"], s: BiasSettings) -> Bool[np.ndarray, "w"]:
+    """Windows whose mean rate is high and about the direction of the mean force."""
+    rate, force = mean[:, :3], mean[:, 3:]
+    upright = np.abs((rate * force).sum(1)) / np.maximum(np.linalg.norm(force, axis=1), 1e-9)
+    size = np.linalg.norm(rate, axis=1)
+    return (size > s.pan_radps) & (upright > np.cos(s.pan_rad) * size)
 
 
 def estimate_bias(samples: ImuSamples, settings: BiasSettings | None = None) -> ImuBias:
