@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+NOISE_SIGMAS = 4.0
 _NONZERO = 1e-12
 
 
@@ -36,22 +37,31 @@ def trusted(
     valid: Bool[Tensor, "b h w"],
     edges: Edges | None = Edges(),  # noqa: B008 - frozen
     *,
+    doubt: Float[Tensor, "b h w"] | None = None,
     confidence: Float[Tensor, "b h w"] | None = None,
     least_confident: float = 0.1,
 ) -> Bool[Tensor, "b h w"]:
-    """Pixels whose geometry is to be used: valid, not on an edge, not among the least confident of their image."""
+    """Pixels whose geometry is to be used: valid, not on an edge, not among the least confident of their image.
+
+    Args:
+        doubt: sigma of log depth; jumps within four sigma are noise. None: as published, any beyond the share count.
+    """
     if confidence is not None:
         bound = torch.quantile(confidence.flatten(1).float(), least_confident, dim=1)
         valid = valid & (confidence > bound[:, None, None])
     if edges is None:
         return valid
     normals, has_normal = surface_normals(points, valid)
-    jumps = depth_edges(depth_z, valid, edges.depth_share)
+    share = torch.full_like(depth_z, edges.depth_share)
+    share = share if doubt is None else torch.maximum(share, NOISE_SIGMAS * doubt)
+    jumps = depth_edges(depth_z, valid, share)
     turns = normal_edges(normals, has_normal, edges.normal_deg, as_published=edges.as_published)
     return valid & ~(jumps & turns)
 
 
-def depth_edges(depth_z: Float[Tensor, "b h w"], valid: Bool[Tensor, "b h w"], share: float) -> Bool[Tensor, "b h w"]:
+def depth_edges(
+    depth_z: Float[Tensor, "b h w"], valid: Bool[Tensor, "b h w"], share: Float[Tensor, "b h w"]
+) -> Bool[Tensor, "b h w"]:
     """Whether the valid depths within 3x3 pixels span more than a share of the depth in the middle."""
     low = depth_z.new_tensor(-torch.inf)
     span = _largest(torch.where(valid, depth_z, low)) + _largest(torch.where(valid, -depth_z, low))

@@ -55,13 +55,13 @@ def find_motion(said: Said, intrinsics: Float[Tensor, "v 4"], *, still_backgroun
 
 def _moves(said: Said) -> Bool[Tensor, "h w"]:
     """Pixels of view 0 whose motion stands out in any view, with company: single ones are noise."""
-    valid, distance = said.valid[0], said.depth_ray[0]
-    out = torch.zeros_like(valid)
+    there, distance = said.there[0], said.depth_ray[0]
+    out = torch.zeros_like(there)
     for flow in said.flow[1:]:
         share = flow.norm(dim=-1) / distance.clamp_min(1e-8)
-        usual = share[valid].median() * NORMAL if bool(valid.any()) else share.new_zeros(())
+        usual = share[there].median() * NORMAL if bool(there.any()) else share.new_zeros(())
         bound = torch.maximum(said.sigma[0], (NOISES * usual).clamp_min(LEAST_SHARE))
-        out |= valid & (share > bound)
+        out |= there & (share > bound)
     return _opened(out)
 
 
@@ -76,7 +76,7 @@ def _shown(
     uv, visible = seen(said, intrinsics, points, said.sigma[0][moves], view)
     row, column = pixels.indices(uv[visible], *shown.shape)
     shown[row, column] = True
-    return _closed(shown) & said.valid[view]
+    return _closed(shown) & said.there[view]
 
 
 def seen(
@@ -93,7 +93,7 @@ def seen(
     doubt = torch.hypot(sigma, said.sigma[view][row, column])
     behind = points_cam[:, 2] / depth_z.clamp_min(1e-8) - 1
     near = behind.abs() < (SIGMAS * doubt).clamp_min(LEAST_BEHIND)
-    return uv, front & said.valid[view][row, column] & near
+    return uv, front & said.there[view][row, column] & near
 
 
 class Starts(NamedTuple):

@@ -7,7 +7,7 @@ dense motion of the reference's pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ class Said:
     """One window's answer; everything of length in one unit, the metres of the network unless a sensor corrects it.
 
     Attributes:
-        rays: (V, H, W, 3) unit; depth_ray: (V, H, W) along them; sigma: of its log; valid: what is to be used.
+        rays: (V, H, W, 3) unit; depth_ray: (V, H, W) along them; sigma: of its log. there: where there is a surface;
+        valid: where it is not torn, too, so that its depth is to be used.
         confidence: (V, H, W), 1 is the least. flow: (V, H, W, 3) motion of the pixels of view 0 to each view's time.
         window_from_cam: (V, 4, 4) float64. unit: by what a depth sensor corrected the network's metres (1: by nothing).
     """
@@ -42,6 +43,7 @@ class Said:
     rays: Float[Tensor, "v h w 3"]
     depth_ray: Float[Tensor, "v h w"]
     sigma: Float[Tensor, "v h w"]
+    there: Bool[Tensor, "v h w"]
     valid: Bool[Tensor, "v h w"]
     confidence: Float[Tensor, "v h w"]
     flow: Float[Tensor, "v h w 3"]
@@ -84,13 +86,12 @@ def _meant(said: Prediction, edges: Edges | None) -> Said:
     rotation = se3.rotation_from_wxyz(se3.wxyz_from_xyzw(said.quaternion[:, 0].double()))
     cameras = se3.from_rotation_translation(se3.nearest_rotation(rotation), said.translation[:, 0].double())
     points = rays * depth[..., None]
-    valid = torch.cat(
-        [trusted(points[v : v + 1], depth_z[v : v + 1], seen[v : v + 1], edges) for v in range(len(rays))]
-    )
+    sigma = relative_sigma(depth, confidence, seen)
+    one = [slice(v, v + 1) for v in range(len(rays))]
+    valid = torch.cat([trusted(points[v], depth_z[v], seen[v], edges, doubt=sigma[v]) for v in one])
     if int(valid.sum()) < LEAST_LEFT * int(seen.sum()):
         valid = seen
-    sigma = relative_sigma(depth, confidence, valid)
-    return Said(rays, depth, sigma, valid, confidence, said.flow[:, 0], cameras, 1.0)
+    return Said(rays, depth, sigma, seen, valid, confidence, said.flow[:, 0], cameras, 1.0)
 
 
 def relative_sigma(
@@ -117,9 +118,7 @@ def _corrected(said: Said, measured: Float[Tensor, "v h w"] | None) -> Said:
         return said
     cameras = said.window_from_cam.clone()
     cameras[:, :3, 3] *= unit
-    return Said(
-        said.rays, said.depth_ray * unit, said.sigma, said.valid, said.confidence, said.flow * unit, cameras, unit
-    )
+    return replace(said, depth_ray=said.depth_ray * unit, flow=said.flow * unit, window_from_cam=cameras, unit=unit)
 
 
 def fragment(frames: Sequence[int], arrays: dict[str, np.ndarray]) -> Fragment:
