@@ -20,6 +20,7 @@ from worldline.errors import FormatError, InputError
 from worldline.io.known.depth_images import DepthSettings
 from worldline.io.known.depth_noise import DepthNoise
 from worldline.io.sensors import images
+from worldline.io.sensors.camera_calibration import calibration_of
 from worldline.io.sensors.log_files import is_log
 from worldline.io.sensors.recordings import known_of, open_recording, read_imu
 from worldline.io.video_files import read_video, video_key, write_video
@@ -107,6 +108,13 @@ def test_depth_is_metres_in_all_its_encodings():
     png = cv2.imencode(".png", np.round(z * 1000).astype(np.uint16))[1].ravel()
     said = SimpleNamespace(format="16UC1; compressedDepth png", data=np.concatenate([np.zeros(12, np.uint8), png]))
     assert np.abs(images.depth_z_m(said, "/depth") - z).max() < 1e-6
+    said = SimpleNamespace(format="16UC1; png compressed", data=png)
+    assert np.abs(images.depth_z_m(said, "/depth") - z).max() < 1e-6
+    inverse = np.where(z > 0, np.round(1000 / np.maximum(z, 0.1) + 7), 0).astype(np.uint16)
+    head = np.frombuffer(struct.pack("<iff", 0, 1000.0, 7.0), np.uint8)
+    data = np.concatenate([head, cv2.imencode(".png", inverse)[1].ravel()])
+    said = SimpleNamespace(format="32FC1; compressedDepth png", data=data)
+    assert np.abs(images.depth_z_m(said, "/depth") - z).max() < 0.01
 
 
 def test_a_compressed_topic_is_read_and_damaged_images_are_left_out_and_counted(tmp_path: Path):
@@ -158,6 +166,19 @@ def test_a_rectified_topic_takes_the_rectified_calibration(tmp_path: Path):
     path = Recorder("mcap", sent).write(tmp_path)
     camera = known_of(path, read_video(path)).observed.camera.camera
     assert np.allclose(camera.intrinsics, [28, 28, 16, 12]) and camera.distortion == ()
+
+
+def test_a_rational_lens_is_followed_by_five_coefficients_where_they_can(tmp_path: Path):
+    d = np.array([0.52, -2.6, 0.0006, -0.0003, 1.45, 0.4, -2.4, 1.38])  # a depth camera of today
+    k = np.array([[600.0, 0, 639.5], [0, 600, 359.5], [0, 0, 1]])
+    said = SimpleNamespace(width=1280, height=720, distortion_model="rational_polynomial", k=k.ravel(), d=d, p=())
+    found = calibration_of(said, "/camera_info", rectified=False)
+    xyz = np.random.default_rng(0).uniform((-0.9, -0.5, 1), (0.9, 0.5, 1), (100, 3))
+    there, here = (cv2.projectPoints(xyz, np.zeros(3), np.zeros(3), k, c)[0] for c in (d, np.array(found.distortion)))
+    assert np.sqrt(np.mean((there - here) ** 2)) < 0.4
+    said.d = np.array([0.52, -2.6, 0.0, 0.0, 1.45, 30.0, -2.4, 90.0])
+    with pytest.raises(InputError, match="cannot follow"):
+        calibration_of(said, "/camera_info", rectified=False)
 
 
 def test_points_of_a_lidar_become_sparse_depth_through_the_mount(tmp_path: Path):

@@ -146,6 +146,11 @@ def test_a_radar_without_doppler_is_refused_only_where_it_is_needed(tmp_path: Pa
     assert not read_radar(path).has_speed
     with pytest.raises(InputError, match="no radial speeds .it has x, y, z, intensity."):
         read_radar(path, need_speed=True)
+    sent = [Sent("/points", CLOUD, START_S, world.cloud(0, names=("x", "y", "z", "w")))]
+    points = Recorder("mcap", sent).write(tmp_path, "points")
+    with pytest.raises(InputError, match="has no radar"):
+        read_radar(points)
+    assert len(read_radar(points, "/points")) == 4  # asked for, it is taken
 
 
 def test_a_log_without_radar_or_imu_is_told(tmp_path: Path):

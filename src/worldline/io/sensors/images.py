@@ -56,7 +56,7 @@ def encoding_of(message: Any) -> str:
 def is_depth(message: Any) -> bool:
     """Whether the pixels can be distances rather than brightness."""
     said = encoding_of(message)
-    return said in _DEPTH or "compresseddepth" in said.replace(" ", "")
+    return said in _DEPTH or "compresseddepth" in said or (said.startswith("16uc1") and "png" in said)
 
 
 def picture(message: Any, topic: str) -> UInt8[np.ndarray, "h w 3"] | None:
@@ -127,11 +127,15 @@ def _uncompressed(message: Any, topic: str) -> UInt8[np.ndarray, "h w 3"] | None
 
 
 def _uncompressed_depth(message: Any, topic: str) -> Shaped[np.ndarray, "h w"] | None:
-    said = encoding_of(message)
-    if said.startswith("32fc1"):
-        raise InputError(
-            f"the depth of {topic} is compressed as inverse depth ({said}), which cannot be read; record 16UC1."
-        )
-    data = np.asarray(message.data, np.uint8)[_COMPRESSED_DEPTH_HEADER:]
-    raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
-    return raw if raw is not None and raw.ndim == 2 and raw.dtype == np.uint16 else None
+    """Millimetres of uint16, or metres of float32 from quantised inverse depth: a / (value - b), 0 unknown."""
+    said, data = encoding_of(message), np.asarray(message.data, np.uint8)
+    begin = _COMPRESSED_DEPTH_HEADER if "compresseddepth" in said else 0
+    if "rvl" in said:
+        raise InputError(f"the depth of {topic} is compressed by RVL ({said}), which cannot be read; record PNG.")
+    raw = cv2.imdecode(data[begin:], cv2.IMREAD_UNCHANGED) if len(data) > begin else None
+    if raw is None or raw.ndim != 2 or raw.dtype != np.uint16:
+        return None
+    if not said.startswith("32fc1"):
+        return raw
+    a, b = np.frombuffer(data[4:begin].tobytes(), "<f4")
+    return np.where(raw > 0, a / np.maximum(raw.astype(np.float32) - b, 1e-6), 0).astype(np.float32)

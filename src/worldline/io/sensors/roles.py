@@ -51,11 +51,21 @@ Preference = tuple[str, Callable[[TopicContents], float]]
 
 @dataclass(frozen=True)
 class Role:
-    """A use of a topic: which topics can serve, and what makes one better, the weightiest first."""
+    """A use of a topic.
+
+    Attributes:
+        fits: which topics may be chosen for it. prefer: what makes one better, the weightiest first.
+        types: those whose topics may serve where they are asked for, though they would not be chosen.
+    """
 
     name: str
     fits: Callable[[TopicContents], bool]
     prefer: tuple[Preference, ...]
+    types: tuple[str, ...] = ()
+
+    def can(self, topic: TopicContents) -> bool:
+        """Whether a topic may serve where it is asked for."""
+        return topic.count > 0 and (self.fits(topic) or (topic.ros_type in self.types and topic.sample is not None))
 
 
 def choose(contents: Sequence[TopicContents], topics: Sequence[str] = ()) -> dict[str, Choice]:
@@ -112,8 +122,8 @@ def _roles(contents: Sequence[TopicContents]) -> tuple[Role, ...]:
             lambda t: t.ros_type == IMU and t.sample is not None,
             (("rates and accelerations", _both), many),
         ),
-        Role("radar", is_radar, (("radial speeds", lambda t: _has_speed(t)), many)),
-        Role("lidar", is_lidar, (("more points", lambda t: t.sample.width * t.sample.height), many)),
+        Role("radar", is_radar, (("radial speeds", _has_speed), many), (CLOUD,)),
+        Role("lidar", is_lidar, (("more points", lambda t: t.sample.width * t.sample.height), many), (CLOUD,)),
         Role("pose", is_pose, (("odometry, which names its frame", lambda t: t.ros_type == ODOMETRY), many)),
     )
 
@@ -200,7 +210,7 @@ def _asked(role: Role, name: str, contents: Sequence[TopicContents]) -> Choice |
     if name == NONE:
         return None
     topic = next((t for t in contents if t.name == name), None)
-    able = [t.name for t in contents if t.count and role.fits(t)]
+    able = [t.name for t in contents if role.can(t)]
     if topic is None or topic.name not in able:
         what = "is not in the log" if topic is None else f"({topic.type}) cannot serve as {role.name}"
         raise InputError(f"{name} {what}; these can: {', '.join(able) or 'none of its topics'}.")
