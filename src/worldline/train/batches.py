@@ -6,6 +6,7 @@ that was interrupted, or by a worker in the background.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -130,9 +131,13 @@ class Batches(Dataset[Batch]):
 
     def from_step(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the steps from `start` until `stop`, made in the background where there are workers."""
-        workers = self.config.workers
-        loader = DataLoader(self, batch_size=None, sampler=range(start, stop), num_workers=workers)
-        return iter(loader)
+        steps, workers = range(start, stop), self.config.workers
+        return iter(DataLoader(self, None, sampler=steps, num_workers=workers, worker_init_fn=_work_quietly))
+
+
+def _work_quietly(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one decides when its workers end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def given_and_true(sample: Sample, config: BatchConfig, random: np.random.Generator) -> tuple[Views, Truth]:
@@ -147,41 +152,50 @@ def told(
 ) -> Views:
     """What the network is told of V views of one sample, whose masks say what it is not told."""
     views, height, width = images.shape[:3]
-    some = random.random() < config.multimodal
-    shares = (config.rays, config.depth, config.poses, config.radial)
-    with_rays, with_depth, with_poses, with_radial = (some & (random.random() < share) for share in shares)
-    spoken = random.random(views) >= config.dropped
-    metric = sample.metric & (random.random(views) >= config.scale_hidden)
-
+    given = _drawn_modalities(config, random, views)
+    metric = np.full(views, sample.metric) & (random.random(views) >= config.scale_hidden)
+    lens_known = devices.intrinsics is not None
     lens = np.full((views, 4), max(width, height) / 2) if devices.intrinsics is None else devices.intrinsics
     along = unit_rays_of(lens, height, width)
     empty = np.zeros((views, height, width))
     depth = empty if devices.depth_z is None else devices.depth_z / along[..., 2]
-    speed = empty * np.nan if devices.speed_mps is None else devices.speed_mps
-    seconds = doppler.intervals_s(torch.from_numpy(sample.times_s))[:, None, None]
-    radial = doppler.radial_displacement(torch.from_numpy(speed), seconds, torch.from_numpy(along))
     poses = np.tile(np.eye(4), (views, 1, 1)) if devices.world_from_cam is None else devices.world_from_cam
-    lens_known = devices.intrinsics is not None
-
-    def mask(given: Any, there: Any) -> Bool[Tensor, "v 1"]:
-        return torch.from_numpy(np.broadcast_to(given & spoken & there, (views,)).copy())[:, None]
-
-    has_depth = mask(with_depth, lens_known & (depth > 0).any((1, 2)))
-    unit = _radial_unit(depth[0] if bool(has_depth[0]) else empty[0], devices, sample)
+    speed = empty * np.nan if devices.speed_mps is None else devices.speed_mps
+    has_depth = given["depth"] & lens_known & (depth > 0).any((1, 2))
+    unit = _radial_unit(depth[0] if has_depth[0] else empty[0], devices, sample)
     return Views(
         image=resolution.normalised(images)[:, None],
         rays=_batched(along),
-        has_rays=mask(with_rays, lens_known),
+        has_rays=_mask(given["rays"] & lens_known),
         depth=_batched(depth),
-        has_depth=has_depth,
+        has_depth=_mask(has_depth),
         quaternion=normalised_quaternions(torch.from_numpy(poses[:, :3, :3])).float()[:, None],
         translation=_batched(poses[:, :3, 3]),
-        has_pose=mask(with_poses, devices.has_pose & (devices.world_from_cam is not None)),
-        metric=torch.from_numpy(metric)[:, None],
-        radial=radial.float()[:, None],
+        has_pose=_mask(given["poses"] & devices.has_pose & (devices.world_from_cam is not None)),
+        metric=_mask(metric),
+        radial=_radial_m(speed, sample.times_s, along),
         radial_unit=torch.tensor([unit], dtype=torch.float32),
-        has_radial=mask(with_radial, lens_known & np.isfinite(speed).any((1, 2))),
+        has_radial=_mask(given["radial"] & lens_known & np.isfinite(speed).any((1, 2))),
     )
+
+
+def _drawn_modalities(config: InputConfig, random: np.random.Generator, views: int) -> dict[str, Bool[np.ndarray, "v"]]:
+    """For every modality, of which views it is told."""
+    some = random.random() < config.multimodal
+    spoken = random.random(views) >= config.dropped
+    names = ("rays", "depth", "poses", "radial")
+    chosen = random.random(len(names)) < [getattr(config, name) for name in names]
+    return {name: spoken & bool(some and given) for name, given in zip(names, chosen, strict=True)}
+
+
+def _mask(flags: np.ndarray) -> Bool[Tensor, "v 1"]:
+    return torch.from_numpy(flags.copy())[:, None]
+
+
+def _radial_m(speed: np.ndarray, times_s: np.ndarray, along: np.ndarray) -> Float[Tensor, "v 1 h w 3"]:
+    """Radial displacements until the next view, by the speeds (m/s, NaN unknown)."""
+    seconds = doppler.intervals_s(torch.from_numpy(times_s))[:, None, None]
+    return doppler.radial_displacement(torch.from_numpy(speed), seconds, torch.from_numpy(along)).float()[:, None]
 
 
 def _radial_unit(depth: Float[np.ndarray, "h w"], devices: Measured, sample: Sample) -> float:
