@@ -346,7 +346,17 @@ def _foxglove_cloud(t: int) -> dict[str, Any]:
     return {"point_stride": said["point_step"], "fields": fields, "data": _text(said["data"]), "frame_id": "radar"}
 
 
-FOXGLOVE = {"RawImage": _foxglove_image, "CameraCalibration": _foxglove_calibration, "PointCloud": _foxglove_cloud}
+def _foxglove_mount(t: int) -> dict[str, Any]:
+    said = mounts()["transforms"][0]["transform"]
+    return {"parent_frame_id": "radar", "child_frame_id": "cam0_optical", **said}
+
+
+FOXGLOVE = {
+    "RawImage": _foxglove_image,
+    "CameraCalibration": _foxglove_calibration,
+    "PointCloud": _foxglove_cloud,
+    "FrameTransform": _foxglove_mount,
+}
 
 
 PROTO_TYPES = {"string": 9, "bytes": 12, "fixed32": 7, "message": 11, "int64": 3, "int32": 5}

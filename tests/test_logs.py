@@ -169,8 +169,8 @@ def test_a_rectified_topic_takes_the_rectified_calibration(tmp_path: Path):
 
 
 def test_a_rational_lens_is_followed_by_five_coefficients_where_they_can(tmp_path: Path):
-    d = np.array([0.52, -2.6, 0.0006, -0.0003, 1.45, 0.4, -2.4, 1.38])  # a depth camera of today
-    k = np.array([[600.0, 0, 639.5], [0, 600, 359.5], [0, 0, 1]])
+    d = np.array([0.5187, -2.622, 0.00045, -0.00027, 1.4548, 0.4003, -2.4414, 1.3829])  # a depth camera of today
+    k = np.array([[607.0, 0, 639.5], [0, 607, 359.5], [0, 0, 1]])
     said = SimpleNamespace(width=1280, height=720, distortion_model="rational_polynomial", k=k.ravel(), d=d, p=())
     found = calibration_of(said, "/camera_info", rectified=False)
     xyz = np.random.default_rng(0).uniform((-0.9, -0.5, 1), (0.9, 0.5, 1), (100, 3))
@@ -295,6 +295,22 @@ def test_compressed_bags_are_read_with_and_without_index(compression: str, tmp_p
 def test_ros2_bags_whose_messages_or_files_are_packed_are_read(kind: str, packed: str, tmp_path: Path):
     path = drive(kind).write(tmp_path, packed=packed)
     assert is_log(path) and np.array_equal(read_video(path).frames[3], world.picture(3))
+
+
+def test_a_log_in_parts_is_one_recording(tmp_path: Path):
+    whole = drive("mcap")
+    half_s = START_S + 0.25
+    for number, wanted in enumerate((lambda m: m.time_s < half_s, lambda m: m.time_s >= half_s)):
+        Recorder("mcap", [m for m in whole.sent if wanted(m)]).write(tmp_path, f"part_{number}")
+    video = read_video(tmp_path)
+    assert len(video) == world.FRAMES and np.array_equal(video.frames[5], world.picture(5))
+    assert known_of(tmp_path, video).observed.camera_motion.valid.all()
+
+
+def test_transforms_in_foxglove_messages_tell_where_sensors_sit(tmp_path: Path):
+    path = world.foxglove_json(tmp_path)
+    seat = known_of(path, read_video(path)).radar.cam_from_radar
+    assert np.allclose(seat, np.linalg.inv(world.OPTICAL))
 
 
 def test_an_mcap_file_without_chunks_is_read_in_its_own_order(tmp_path: Path):
