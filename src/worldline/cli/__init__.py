@@ -25,6 +25,7 @@ VERBS = {
     "view": "look at scenes in the browser while this command runs",
     "export": "write a scene in another format: .ply .txt (TUM) .npz, 16-bit depth, COLMAP",
     "inspect": "what a log, a video or a folder holds, and which topics of a log will be used",
+    "weights": "weights of networks on this machine: list, add, fetch, check, remove",
     "train": "train a network on rendered worlds with simulated sensors",
     "doctor": "what this machine has and what will run on it",
     "demo": "render a small world, reconstruct it from its pixels, and show the errors",
