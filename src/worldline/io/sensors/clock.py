@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from worldline.errors import InputError
 from worldline.io.sensors.log_files import Log, Message
 
-_LOOKED_AT = 200
+_LOOKED_AT = 100
 _SAME_CLOCK_S = 1.0
 _SLOWEST_TRIGGER_S = 1.0
 _TRIGGER = "std_msgs/msg/Header"
