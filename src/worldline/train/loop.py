@@ -120,13 +120,13 @@ def _go_through(
     progress: Progress,
 ) -> None:  # fmt: skip
     """All steps that are left; `state` is kept up to date, in memory and now and then on the disk."""
-    began, spent = time.monotonic(), state.spent_s
+    began, spent, behind = time.monotonic(), state.spent_s, state.step
     for batch in batches.from_step(state.step, recipe.steps):
         line = one_step(recipe, learner, state, batch.to(place.device))
         state.spent_s = spent + time.monotonic() - began
         if place.first and (state.step - 1) % recipe.log_every == 0:
             log(out, {**line(), "spent_s": round(state.spent_s, 1)})
-        progress.share(state.step / recipe.steps)
+        progress.share((state.step - behind) / (recipe.steps - behind))  # so that the time left is right
         told = place.any(bool(stop))
         if told or state.step % recipe.save_every == 0 or state.step == recipe.steps:
             _keep(out, state, learner, place)
