@@ -173,6 +173,21 @@ def test_speeds_go_in_as_displacement_to_the_next_frame_away_from_the_camera(ren
     assert bool((views.radial[there][:, 2] > 0).all()) and float(views.radial_unit[0]) == pytest.approx(3.0)
 
 
+def test_no_point_of_a_lidar_is_lost_on_the_way_into_the_network(rendered, oracle):
+    rng = np.random.default_rng(0)
+    sparse = np.zeros((12, 1080, 1440), np.float32)
+    sparse[:, rng.integers(30, 1050, 60), rng.integers(30, 1410, 60)] = 4.0
+    sparse[0, 500:502, 700:702] = [[2.0, 5.0], [5.0, 5.0]]
+    depth = DepthMaps(sparse, np.full(sparse.shape, 0.01, np.float32), GIVEN, metric=True)
+    camera = CameraPrior(rendered.world.camera, 0.0, GIVEN)
+    solve(rendered, settings(window=12), Observations(depth=depth, camera=camera))
+    views = oracle.asked[-1]
+    assert int((views.depth > 0).sum()) > 12 * 55
+    at = oracle.fit.width * 701 // 1440, oracle.fit.height * 501 // 1080
+    seen = views.depth[0, 0, at[1], at[0]] * views.rays[0, 0, at[1], at[0], 2]
+    assert float(seen) == pytest.approx(2.0), "the nearest one hides the others"
+
+
 def test_one_frame_is_a_scene_too(rendered, oracle):
     one = replace(rendered.video, frames=rendered.video.frames[:1], times_s=rendered.video.times_s[:1])
     scene = build(settings())(one, Observations(), Journal("one"))

@@ -16,11 +16,14 @@ from worldline.engines.any4d.inputs import Views
 from worldline.engines.any4d.network import Prediction
 from worldline.engines.any4d.resolution import Fit, normalised
 from worldline.errors import InputError
-from worldline.geometry import doppler, pixels, se3
+from worldline.geometry import pixels, se3
 from worldline.geometry.camera import rays_z1
 from worldline.scene.observations import CameraMotion, Observations
 from worldline.scene.video import Video
+from worldline.solve.radar_maps import doppler_vectors
 
+SPARSE_SHARE = 0.3
+"""Depth of fewer pixels comes from single points (LiDAR, radar), which picking pixels would mostly miss."""
 USABLE = ("camera", "depth", "camera_motion", "doppler")
 """The items of Observations that the network has an input for."""
 
@@ -102,8 +105,14 @@ class Conditions:
         """What is known of depth, 0 where nothing is."""
         if self.observed.depth is None:
             return None
-        maps = np.stack([self.fit.nearest(np.asarray(self.observed.depth.depth_z[f])) for f in frames])
-        return torch.from_numpy(np.where(np.isfinite(maps) & (maps > 0), maps, 0).astype(np.float32)).to(self.device)
+        maps = np.stack([self._cut(np.asarray(self.observed.depth.depth_z[f])) for f in frames])
+        return torch.from_numpy(maps.astype(np.float32)).to(self.device)
+
+    def _cut(self, depth_z: np.ndarray) -> np.ndarray:
+        """A map in the network's pixels, 0 where unknown; of a sparse one every point is carried over."""
+        depth_z = np.where(np.isfinite(depth_z) & (depth_z > 0), depth_z, 0)
+        sparse = np.mean(depth_z > 0) < SPARSE_SHARE
+        return self.fit.nearest_points(depth_z) if sparse else self.fit.nearest(depth_z)
 
     def _depth(self, frames: Sequence[int], rays: Float[Tensor, "v h w 3"]) -> dict[str, Any]:
         depth_z = self.depth_z(frames)
@@ -139,12 +148,11 @@ class Conditions:
         measured = self.observed.doppler
         if measured is None or len(self.video) < 2:
             return {}
-        speed = self._cut(measured.speed_mps, frames)
-        seconds = doppler.intervals_s(torch.from_numpy(self.video.times_s))[list(frames)].float().to(self.device)
-        there = speed.isfinite().flatten(1).any(1)
+        vectors, there = doppler_vectors(
+            measured, self.video.times_s, np.asarray(frames), rays, np.linalg.inv(self.fit.original_from_network)
+        )
         if not bool(there.any()):
             return {}
-        vectors = doppler.radial_displacement(speed, seconds[:, None, None], rays)
         unit = self._distance(frames, rays, first)
         return {"radial": vectors[:, None], "has_radial": there[:, None], "radial_unit": unit}
 
@@ -153,18 +161,15 @@ class Conditions:
     ) -> Float[Tensor, "1"]:
         """Mean distance in view 0: by its depth, else by what the radar saw then or at all, else by the network."""
         assert self.observed.doppler is not None
-        depth_z, ranges = self.depth_z(frames[:1]), self._cut(self.observed.doppler.range_m, frames)
+        depth_z = self.depth_z(frames[:1])
         known = [] if depth_z is None else [depth_z[0] / rays[0, ..., 2]]
+        ranges = [torch.from_numpy(np.asarray(self.observed.doppler.range_m[list(f)])) for f in (frames[:1], frames)]
         said = [] if first is None else [first.depth[0, 0]]
-        for distances in (*known, ranges[0], ranges, *said):
+        for distances in (*known, *ranges, *said):
             good = distances[distances.isfinite() & (distances > 0)]
             if len(good):
-                return good.mean()[None]
+                return good.float().mean()[None].to(self.device)
         raise InputError("the Doppler measurements have no range; give depth with them, or leave them out.")
-
-    def _cut(self, maps: np.ndarray, frames: Sequence[int]) -> Float[Tensor, "v h w"]:
-        cut = np.stack([self.fit.nearest(np.asarray(maps[f])) for f in frames])
-        return torch.from_numpy(cut.astype(np.float32)).to(self.device)
 
 
 def unit_rays(

@@ -14,6 +14,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from worldline.geometry import pixels
+
 SIZES = {
     1.000: (518, 518), 1.321: (518, 392), 1.542: (518, 336), 1.762: (518, 294), 2.056: (518, 252), 3.083: (518, 168),
     0.757: (392, 518), 0.649: (336, 518), 0.567: (294, 518), 0.486: (252, 518),
@@ -73,6 +75,18 @@ class Fit:
         )
         rows, columns = row[self.top : self.top + self.height], column[self.left : self.left + self.width]
         return values[rows[:, None], columns[None]]
+
+    def nearest_points(self, depth_z: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h2 w2"]:
+        """A map of which few pixels are known (not 0): each goes to the pixel that holds it, the nearest one wins."""
+        row, column = np.nonzero(depth_z)
+        scale = np.array(self.original) / depth_z.shape[::-1]
+        uv = pixels.from_integer_centres(np.stack([column, row], -1).astype(np.float64)) * scale
+        network_from_original = np.linalg.inv(self.original_from_network)
+        to = np.floor(uv @ network_from_original[:2, :2].T + network_from_original[:2, 2]).astype(int)
+        inside = ((to >= 0) & (to < [self.width, self.height])).all(1)
+        out = np.full((self.height, self.width), np.inf)
+        np.minimum.at(out, (to[inside, 1], to[inside, 0]), depth_z[row, column][inside])
+        return np.where(np.isfinite(out), out, 0).astype(depth_z.dtype)
 
     @property
     def original_from_network(self) -> Float[np.ndarray, "3 3"]:

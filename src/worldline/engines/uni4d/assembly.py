@@ -13,6 +13,7 @@ from worldline.engines.uni4d.world import in_world
 from worldline.geometry.camera import Camera
 from worldline.scene.journal import Arrays, unpack
 from worldline.scene.motion import WorldTracks
+from worldline.scene.observations import Observations
 from worldline.scene.scene import CameraSigma, Scene, Step
 from worldline.scene.video import Video
 
@@ -56,7 +57,7 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
         original_from_stored=video.original_from_stored,
         original_size=video.original_size,
         history=_history(inputs, found),
-        notes=(*video.notes, *observed.notes, *_distrusted(inputs, found, checked)),
+        notes=(*video.notes, *observed.notes, *_left_out(observed), *_distrusted(inputs, found, checked)),
     )
     return in_world(inputs, scene)
 
@@ -64,6 +65,10 @@ def assemble(inputs: Inputs, found: Found) -> Scene:
 def _camera_sigma(doubts: Arrays) -> CameraSigma:
     turn = np.hypot(doubts["rotation_rad"], doubts["loose_rad"])
     return CameraSigma(doubts["centre"], turn, float(doubts["focal"]))
+
+
+def _left_out(observed: Observations) -> tuple[str, ...]:
+    return () if observed.doppler is None else ("radial speeds were left out; the engine any4d takes them.",)
 
 
 def _distrusted(inputs: Inputs, found: Found, checked: dict[str, np.ndarray]) -> tuple[str, ...]:
