@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -88,6 +88,7 @@ class Sample:
         )  # fmt: skip
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where samples come from. All that is drawn is drawn from `random`, so a step can be repeated exactly."""
 
