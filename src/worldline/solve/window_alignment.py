@@ -56,7 +56,8 @@ class Placement(NamedTuple):
 class Measured(NamedTuple):
     """K links as arrays. Sigmas are of the difference between the two windows; that of centres in units of the first.
 
-    `log_ratio` is log(depth of the first / depth of the second), and so log(unit of the second / of the first).
+    `log_ratio` is log(depth of the first / depth of the second), and so log(unit of the second / of the first). `doubt`
+    is 0 to 1: where no two links agree, that to the frame next to the second window's reference is believed.
     """
 
     first: Integer[Tensor, "k"]
@@ -67,6 +68,7 @@ class Measured(NamedTuple):
     log_sigma: Float[Tensor, "k"]
     turn_sigma: Float[Tensor, "k"]
     centre_sigma: Float[Tensor, "k"]
+    doubt: Float[Tensor, "k"]
 
 
 def measured(links: Sequence[Link], noise: Noise) -> Measured:
@@ -96,6 +98,7 @@ def measured(links: Sequence[Link], noise: Noise) -> Measured:
         crowd * torch.hypot(column(*(r.sigma for r in ratio)), log_ratio.new_tensor(noise.log_ratio)),
         crowd * 2**0.5 * noise.turn_rad,
         crowd * torch.hypot(centre, other * log_ratio.exp()),
+        other / other.max(),
     )
 
 
@@ -122,8 +125,8 @@ def place(
     )
     loss = GemanMcClure(noise.cut)
     squares = torch.stack([said.squares(*said.mean(row)) for row in torch.eye(len(links), dtype=torch.float64)])
-    far_from_metres = (said.log_unit / noise.log_unit) ** 2 if metric else torch.zeros_like(unit)
-    weight = loss.weight(squares[(loss.cost(squares).sum(1) + far_from_metres).argmin()])
+    doubt = m.doubt + ((said.log_unit / noise.log_unit) ** 2 if metric else 0.0)
+    weight = loss.weight(squares[(loss.cost(squares).sum(1) + doubt).argmin()])
     for _ in range(10):
         weight = loss.weight(said.squares(*said.mean(weight)))
     log_unit, rotation, _ = said.mean(weight)
@@ -177,17 +180,18 @@ def settle(
     """
     if not links:
         return tuple(p.world_from_window for p in start)
-    m = measured(links, noise)
+    said = measured(links, noise)
     unit = torch.stack([p.world_from_window.scale for p in start])
-    m = m._replace(centre_sigma=m.centre_sigma * (unit[m.first] / unit[m.second]).sqrt())
+    said = said._replace(centre_sigma=said.centre_sigma * (unit[said.first] / unit[said.second]).sqrt())
     motions = [
         se3.from_rotation_translation(p.world_from_window.rotation, p.world_from_window.translation) for p in start
     ]
     state: State = {"motion": torch.stack(motions), "log_unit": unit.log()[:, None]}
-    for cut in noise.cut * torch.tensor(_CUTS):
-        terms = [_links_term(m, float(cut)), *_anchors(state, metric, noise)]
+    m, unit_sigma = said, noise.log_unit
+    for cut in _CUTS:
+        terms = [_links_term(m, cut * noise.cut), *_anchors(state, metric, unit_sigma)]
         state = minimise(state, terms, {"motion", "log_unit"}, Sparse(), Stop(steps=15, tolerance=1e-6)).state
-        m = _as_they_are(m, terms[0].residual(*terms[0].gather(state)))
+        m, unit_sigma = _as_they_are(said, state), _scatter(state["log_unit"][metric, 0], noise.log_unit)
     return _from_first(state, start[0].world_from_window)
 
 
@@ -249,7 +253,7 @@ def _centre_world(
     return moved + motion[:, :3, 3], torch.cat([rotation, -rotation @ se3.hat(centre), moved[..., None]], -1)
 
 
-def _anchors(start: State, metric: Bool[Tensor, "n"], noise: Noise) -> list[Term]:
+def _anchors(start: State, metric: Bool[Tensor, "n"], log_unit_sigma: float) -> list[Term]:
     """The first window stays about where it is; units are about one where windows are metric."""
     first = se3.inverse(start["motion"][:1])
 
@@ -261,7 +265,7 @@ def _anchors(start: State, metric: Bool[Tensor, "n"], noise: Noise) -> list[Term
         return moved(motion), [1e3 * torch.eye(6, dtype=motion.dtype, device=motion.device)[None]]
 
     def units(log_unit: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return log_unit / noise.log_unit, [torch.full_like(log_unit, 1 / noise.log_unit)[..., None]]
+        return log_unit / log_unit_sigma, [torch.full_like(log_unit, 1 / log_unit_sigma)[..., None]]
 
     measuring = metric.nonzero()[:, 0] if bool(metric.any()) else torch.zeros(1, dtype=torch.long)
     return [
@@ -270,14 +274,24 @@ def _anchors(start: State, metric: Bool[Tensor, "n"], noise: Noise) -> list[Term
     ]
 
 
-def _as_they_are(m: Measured, residual: Float[Tensor, "k 7"]) -> Measured:
+def _as_they_are(m: Measured, state: State) -> Measured:
     """Standard deviations that the medians of the residuals bear out, at most three times as large or as small."""
+    term = _links_term(m, 1.0)
+    residual = term.residual(*term.gather(state))
     squares = torch.stack([residual[:, 0] ** 2, (residual[:, 1:4] ** 2).sum(1), (residual[:, 4:] ** 2).sum(1)])
     usual = squares.new_tensor([0.455, 2.366, 2.366])
     factor = (squares.median(1).values / usual).sqrt().clamp(1 / 3, 3)
     return m._replace(
         log_sigma=m.log_sigma * factor[0], turn_sigma=m.turn_sigma * factor[1], centre_sigma=m.centre_sigma * factor[2]
     )
+
+
+def _scatter(log_units: Float[Tensor, "n"], expected: float) -> float:
+    """How far units scatter, at most twice as much as expected and at least a fifth; as expected where few tell."""
+    if len(log_units) < 6:
+        return expected
+    found = 1.4826 * float((log_units - log_units.median()).abs().median())
+    return min(max(found, 0.2 * expected), 2 * expected)
 
 
 def _from_first(state: State, first: Sim3) -> tuple[Sim3, ...]:

@@ -73,8 +73,9 @@ def plan(
         reference: the first window has this frame first; the others go from there to both ends. None: frame 0.
         references: further frames that come first once: the window of which each is one is run again in another order,
         so that the pixels of this frame are tracked too. Such a window has no frames of its own.
-        reach: how many frames back shared frames may lie. They are spread evenly over them: what ties windows together
-        over a longer stretch of time drifts less. None: twice the length of a window.
+        reach: how many frames back shared frames may lie. Half of them are near, where the pictures are most alike, the
+        others farther and farther back: what ties windows together over a longer stretch of time drifts less. None:
+        three times the length of a window.
 
     Raises:
         InputError: no frames, a reference outside the clip, or numbers of frames that cannot be met.
@@ -83,7 +84,7 @@ def plan(
     _check(count, window, shared, (first, *references))
     blocks, start = _blocks(count, window, shared, first)
     order = [*range(start, len(blocks)), *range(start - 1, -1, -1)]
-    back = reach or 2 * window
+    back = reach or 3 * window
     found = []
     for b in order:
         own = tuple(blocks[b])
@@ -124,10 +125,11 @@ def _blocks(count: int, window: int, shared: int, reference: int) -> tuple[list[
 
 
 def _looked_back_at(blocks: list[range], start: int, block: int, shared: int, reach: int) -> tuple[int, ...]:
-    """Frames of earlier windows, the nearest first, spread evenly over as many frames as are in reach."""
+    """Frames of earlier windows, the nearest first, each about a factor farther back than the one before."""
     forwards = block > start
     available = blocks[block].start - blocks[start].start if forwards else blocks[start].stop - blocks[block].stop
-    steps = np.linspace(1, min(reach, available), shared).round().astype(int)
+    steps = np.geomspace(1, min(reach, available), shared).round().astype(int)
+    steps = np.maximum(steps, 1 + np.arange(shared))
     return tuple(int(blocks[block].start - s if forwards else blocks[block].stop - 1 + s) for s in steps)
 
 
