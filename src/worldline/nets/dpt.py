@@ -22,7 +22,7 @@ class ResidualUnit(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x + self.conv2(functional.relu(self.conv1(functional.relu(x))))
+        return x + self.conv2(functional.relu_(self.conv1(functional.relu(x))))
 
 
 class Fusion(nn.Module):
@@ -89,7 +89,7 @@ class DptRegressor(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(width, hidden[0], 3, padding=1)
         self.conv2 = nn.Sequential(
-            nn.Conv2d(hidden[0], hidden[1], 3, padding=1), nn.ReLU(), nn.Conv2d(hidden[1], channels, 1)
+            nn.Conv2d(hidden[0], hidden[1], 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(hidden[1], channels, 1)
         )
 
     def forward(self, x: Float[Tensor, "b c h8 w8"], size: tuple[int, int]) -> Float[Tensor, "b d h w"]:
