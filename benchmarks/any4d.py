@@ -122,8 +122,8 @@ def the_network(kind: str, device: str) -> Any:
     """As the engine loads it, with weights that follow from their names."""
     import torch
 
+    from worldline.engines.any4d.asking import VIEWS_AT_ONCE
     from worldline.engines.any4d.config import NetworkConfig
-    from worldline.engines.any4d.engine import VIEWS_AT_ONCE
     from worldline.engines.any4d.network import Any4D
     from worldline.nets.hashed_weights import fill
     from worldline.nets.linear import half_linear
@@ -252,12 +252,12 @@ def windows(row: Row) -> dict[str, Any]:
 
     import numpy as np
 
-    from worldline.engines.any4d import Config, build, engine
+    from worldline.engines.any4d import Config, asking, build
     from worldline.scene.journal import Journal
     from worldline.scene.observations import Observations
     from worldline.scene.video import Video
 
-    engine.load = lambda config, file: the_network("float32", "cpu")  # type: ignore[assignment]
+    asking.load = lambda config, file: the_network("float32", "cpu")  # type: ignore[assignment]
     frames = np.random.default_rng(0).integers(0, 255, (row.views, row.height, row.width, 3), dtype=np.uint8)
     config = replace(Config(), weights=None, device="cpu", size=(row.width, row.height))
     with tempfile.TemporaryDirectory() as folder:

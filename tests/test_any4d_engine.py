@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import torch
 
 import worldline as wl
 from any4d_oracle import Oracle
-from worldline.engines.any4d import Config, build, engine
+from worldline.engines.any4d import Config, asking, build
 from worldline.engines.any4d.network import Any4D
 from worldline.geometry.camera import Camera
 from worldline.scene.journal import Journal
@@ -31,7 +31,7 @@ def rendered():
 @pytest.fixture
 def oracle(rendered, monkeypatch):
     made = Oracle(rendered, SIZE)
-    monkeypatch.setattr(engine, "load", lambda config, file: made)
+    monkeypatch.setattr(asking, "load", lambda config, file: made)
     return made
 
 
@@ -41,6 +41,22 @@ def settings(**changes) -> Config:
 
 def solve(rendered, config, observed=None):
     return build(config)(rendered.video, observed or Observations(), Journal("test"))
+
+
+@dataclass
+class Interrupted:
+    """A network at which Ctrl-C is pressed."""
+
+    network: Oracle
+    after: int
+
+    def features(self, views):
+        return self.network.features(views)
+
+    def __call__(self, views, features):
+        if len(self.network.asked) == self.after:
+            raise KeyboardInterrupt
+        return self.network(views, features)
 
 
 def true_maps(rendered, scene):
@@ -99,6 +115,22 @@ def test_dense_flow_of_one_window_moves_the_reference_to_every_time(rendered, or
         good = scene.flow.valid[frame] & np.isfinite(points).all(-1)
         off = np.linalg.norm(points + scene.flow.displacement[frame] - true, axis=-1)[good]
         assert np.percentile(off, 95) < 0.05 and np.median(off) < 5e-3
+
+
+def test_an_interrupted_run_goes_on_behind_its_last_window_to_the_same_bits(rendered, oracle, tmp_path, monkeypatch):
+    config = settings(window=5, shared=2)
+    whole = solve(rendered, config)
+    asked = len(oracle.asked)
+    oracle.asked.clear()
+
+    monkeypatch.setattr(asking, "load", lambda config, file: Interrupted(oracle, after=2))
+    with pytest.raises(KeyboardInterrupt):
+        build(config)(rendered.video, Observations(), Journal("test", tmp_path))
+    monkeypatch.setattr(asking, "load", lambda config, file: oracle)
+    again = build(config)(rendered.video, Observations(), Journal("test", tmp_path))
+    assert len(oracle.asked) == asked
+    assert np.array_equal(again.depth_z[:], whole.depth_z[:])
+    assert np.array_equal(again.tracks.points_world, whole.tracks.points_world, equal_nan=True)
 
 
 def test_points_are_followed_from_further_references_where_none_is_followed_yet(rendered, oracle):
@@ -208,7 +240,7 @@ def test_any_shape_of_video_gives_a_scene_whose_pixels_lead_back_to_it(size):
 
 
 def test_mixed_precision_keeps_the_residual_stream_and_the_heads_in_single():
-    network = engine.load(replace(Config.tiny(), precision="mixed"), None)
+    network = asking.load(replace(Config.tiny(), precision="mixed"), None)
     assert isinstance(network, Any4D)
     assert network.info_sharing.self_attention_blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
     assert network.dpt_regressor_head.conv1.weight.dtype == torch.float32
@@ -230,6 +262,6 @@ def test_what_does_not_belong_to_the_video_is_refused_in_one_sentence(rendered, 
 
 def test_a_lens_that_no_ray_fits_is_said():
     rays = np.full((2, 4), np.nan)
-    conditions = engine.Conditions.of(wl.Video(np.zeros((2, 20, 30, 3), np.uint8), np.arange(2.0)), Observations())
-    found = engine.camera_of(conditions, rays)
+    conditions = asking.Conditions.of(wl.Video(np.zeros((2, 20, 30, 3), np.uint8), np.arange(2.0)), Observations())
+    found = asking.camera_of(conditions, rays)
     assert isinstance(found.camera, Camera) and "no lens" in found.note

@@ -76,7 +76,9 @@ def ask(
     """
     first = network(conditions.views(frames), features) if conditions.needs_first_pass else None
     said = network(conditions.views(frames, first), features)
-    return _corrected(_meant(said, edges), conditions.depth_z(frames))
+    measured = conditions.observed.depth
+    in_metres = measured is not None and measured.metric
+    return _corrected(_meant(said, edges), conditions.depth_z(frames) if in_metres else None)
 
 
 def _meant(said: Prediction, edges: Edges | None) -> Said:
