@@ -33,6 +33,7 @@ from worldline.engines.any4d.network import Any4D
 from worldline.errors import FormatError, InputError, LicenceError, MissingWeights, OutputError
 from worldline.nets import hub, safe_pickles, tensor_files, weights
 from worldline.nets.hashed_weights import fill
+from worldline.nets.state_dicts import check_fit
 from worldline.nets.weights import Converted, Licence, Own
 
 OWN = Own("toy", Licence("MIT", commercial=True))
@@ -149,6 +150,18 @@ def test_tensors_of_any_name_shape_and_type_come_back_from_disk(tmp_path_factory
 def test_large_tensors_of_a_stored_file_begin_where_vector_units_like_it(tmp_path: Path):
     file = add_small(tmp_path / "a.pth")
     assert tensor_files.read(file.path).tensors["a.weight"].data_ptr() % 64 == 0
+
+
+def test_a_file_that_only_says_it_was_stored_by_worldline_is_refused(tmp_path: Path):
+    save_file(SMALL, tmp_path / "fake.safetensors", metadata={"worldline": "1"})
+    with pytest.raises(FormatError, match="was not stored by this version of worldline"):
+        weights.find(tmp_path / "fake.safetensors")
+
+
+def test_names_in_a_file_do_not_reach_the_terminal_as_commands():
+    with pytest.raises(FormatError) as caught:
+        check_fit({"\x1b[2J\n": torch.ones(1)}, {"a": torch.Size([1])}, "Toy")
+    assert str(caught.value).isprintable()
 
 
 # --- names, paths, licences
@@ -447,6 +460,11 @@ def test_check_and_list_tell_damaged_weights(tmp_path: Path, capsys: pytest.Capt
     assert "damaged" in said.out and "whole: as stored" in said.out and "worldline weights remove small" in said.err
 
 
+def test_an_action_that_does_not_exist_is_told_with_those_that_do(capsys: pytest.CaptureFixture[str]):
+    assert main(["weights", "bogus"]) == 2
+    assert "bogus is not understood; choose one of list, add, fetch, check, remove" in capsys.readouterr().err
+
+
 def test_an_engine_without_weights_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["weights", "add", "mine", str(tmp_path / "x.pth"), "--network", "uni4d"]) == 2
     assert "the engine uni4d has no weights" in capsys.readouterr().err
@@ -535,6 +553,33 @@ def test_a_wrong_download_is_refused_and_not_kept(folder: Path, address: str, ca
     Hub.content = b"<html>not found</html>"
     assert main(["weights", "fetch", "any4d", "--from", address]) == 2
     assert "neither a safetensors file" in capsys.readouterr().err and left_in(folder) == []
+
+
+@pytest.mark.filterwarnings("ignore:Not enough free disk")
+@pytest.mark.usefixtures("small_any4d")
+def test_a_whole_download_that_could_not_be_stored_is_not_repeated(
+    tiny_file: Path, folder: Path, address: str, monkeypatch: pytest.MonkeyPatch
+):
+    Hub.content = tiny_file.read_bytes()
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda place: argparse.Namespace(free=10**7, total=10**12, used=0))
+        assert main(["weights", "fetch", "any4d", "--from", address]) == 2
+    assert left_in(folder) == [".any4d.download"]
+    assert main(["weights", "fetch", "any4d", "--from", address]) == 0
+    assert [command for command, _ in Hub.asked].count("GET") == 1 and left_in(folder) == ["any4d.safetensors"]
+
+
+def test_an_interrupted_download_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    import huggingface_hub
+
+    def interrupted(repository: str, file: str, *, local_dir: Path, endpoint: str | None) -> str:
+        local_dir.mkdir(parents=True)
+        (local_dir / "x.incomplete").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", interrupted)
+    assert main(["weights", "fetch", "any4d"]) == 130
+    assert left_in(folder) == []
 
 
 def test_what_cannot_be_downloaded_is_told_with_the_way_round(address: str, tmp_path: Path):

@@ -20,9 +20,10 @@ from tyro.conf import arg
 from worldline import __version__
 from worldline.cues import cue_models
 from worldline.engines import engines
+from worldline.nets.weights import stored
 
 PACKAGES = ("torch", "numpy", "scipy", "av", "opencv-python-headless", "pillow", "zarr", "tyro", "rich", "viser")
-EXTRAS = {"colmap": "pycolmap", "robotics": "rosbags"}
+EXTRAS = {"colmap": "pycolmap", "robotics": "rosbags", "models": "huggingface_hub"}
 CUES = ("camera", "tracks", "moving", "depth")
 
 
@@ -52,6 +53,7 @@ def machine_facts() -> dict[str, Any]:
         "ffmpeg": {name: ".".join(map(str, number)) for name, number in av.library_versions.items()},
         "optional extras": {extra: find_spec(package) is not None for extra, package in EXTRAS.items()},
         "engines": engines(),
+        "weights": stored(),
         "cues without weights": {kind: cue_models(kind) for kind in CUES},
     }
 

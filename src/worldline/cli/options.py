@@ -43,6 +43,8 @@ def _in_one_sentence(boxed: str) -> str:
     if whole.startswith("Missing from"):
         names = re.findall(r"^\W*([A-Z][A-Z0-9_]*|--[\w-]+)(?: [A-Z]+)?$", "\n".join(lines), re.MULTILINE)
         return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
+    if action := re.match(r"Unrecognized options: (\S+) Available subcommands: ([^.]*)$", whole):
+        return f"{action[1]} is not understood; choose one of {action[2]}"
     if unknown := re.match(r"Unrecognized options: (.*?)(?: Perhaps you meant: (--[\w-]+).*)?$", whole):
         meant = f", perhaps {unknown[2]} was meant" if unknown[2] else ""
         return f"{unknown[1]} {'is' if ',' not in unknown[1] else 'are'} not understood{meant}"

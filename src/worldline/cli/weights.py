@@ -113,7 +113,10 @@ class Check:
     def __call__(self) -> None:
         """One line per name; the first that is not as it was stored is an error."""
         faults = []
-        for name in [self.name] if self.name else weights.stored():
+        names = [self.name] if self.name else weights.stored()
+        if not names:
+            print(f"no weights are stored in {weights.folder()}")
+        for name in names:
             try:
                 weights.check(file := weights.find(name))
                 print(f"{name}: as stored, sha256 {file.checksum}")

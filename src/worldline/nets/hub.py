@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +17,8 @@ _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 def fetched(entry: Published, place: str | None = None) -> Path:
     """The published file, from a folder (or file) or the hub at a URL; None: the hub that $HF_ENDPOINT names.
 
-    A download that was cut off goes on where it stopped. It waits in `weights.download_folder`; the caller deletes it.
+    A whole download waits in `weights.download_folder` until the caller deletes it, and is not repeated; of one that
+    was cut off nothing is kept.
 
     Raises:
         MissingWeights: it is not there, or the hub cannot be reached or refuses it.
@@ -24,18 +26,20 @@ def fetched(entry: Published, place: str | None = None) -> Path:
     """
     if place is not None and "://" not in place:
         return _in_folder(entry, Path(place))
-    hub = _hub()
+    hub, target = _hub(), download_folder(entry.name)
     try:
-        target = download_folder(entry.name)
         return Path(hub.hf_hub_download(entry.repository, entry.file, local_dir=target, endpoint=place))
     except Exception as error:  # noqa: BLE001 - the client has some twenty errors of four packages; each means: not here
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
-            raise cannot_write(download_folder(entry.name), error) from error
+            raise cannot_write(target, error) from error
         reason = _first_sentence(error.__cause__ or error)
         raise MissingWeights(
             f"{entry.repository}/{entry.file} cannot be downloaded ({reason}); get the file by other means and run "
             f"worldline weights add {entry.name} FILE."
         ) from error
+    finally:
+        if not (target / entry.file).is_file():
+            shutil.rmtree(target, ignore_errors=True)
 
 
 def _in_folder(entry: Published, place: Path) -> Path:

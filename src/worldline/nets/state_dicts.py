@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from worldline.errors import FormatError
 
-_SHOWN = 3
+_SHOWN, _LONGEST = 3, 100
 
 
 def shapes(network: nn.Module) -> dict[str, torch.Size]:
@@ -45,7 +45,9 @@ def one_name_each(tensors: Mapping[str, Tensor], canonical: Callable[[str], str]
     for name, tensor in tensors.items():
         first, kept = found.setdefault(canonical(name), (name, tensor))
         if not _same(kept, tensor):
-            raise FormatError(f"{first} and {name} are two names of one tensor but differ; give the published file.")
+            raise FormatError(
+                f"{_some([first])} and {_some([name])} are two names of one tensor but differ; give the published file."
+            )
     return {name: tensor for name, (_, tensor) in found.items()}
 
 
@@ -59,7 +61,7 @@ def check_fit(tensors: Mapping[str, Tensor], needed: Mapping[str, torch.Size], n
     unexpected = [name for name in tensors if name not in needed]
     if 2 * len(unexpected) > len(tensors):
         raise FormatError(
-            f"these are weights of another network, not of {network} (they have {unexpected[0]}); "
+            f"these are weights of another network, not of {network} (they have {_some(unexpected[:1])}); "
             f"give a file of {network}."
         )
     both = [name for name in needed if name in tensors]
@@ -82,5 +84,6 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    """The first of them, as far as a terminal should see what a file calls its tensors."""
+    shown = [name if name.isprintable() else ascii(name) for name in names]
+    return ", ".join(name[:_LONGEST] for name in shown[:_SHOWN]) + (", ..." if len(shown) > _SHOWN else "")

@@ -34,6 +34,9 @@ _SUFFIX = ".safetensors"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PATHLIKE = (_SUFFIX, ".pth", ".pt", ".ckpt", ".bin")
 _STALE_S = 3600
+_SAID = {
+    "network", "source", "licence", "commercial", "licence_note", "dtype", "start", tensor_files.CHECKSUM,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -286,7 +289,8 @@ def _check_file(path: Path) -> None:
     if not path.exists():
         raise MissingWeights(f"{path} does not exist; give the file of the weights.")
     if not path.is_file():
-        raise FormatError(f"{path} is a folder, not a file of weights; give the file in it.")
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise FormatError(f"{path} is {kind}, where a file of weights is needed; give that file.")
     if not path.stat().st_size:
         raise FormatError(f"{path} is empty; download it again.")
 
@@ -315,7 +319,7 @@ def _as_stored(name: str, path: Path, entry: Published | None) -> WeightsFile:
         said = tensor_files.metadata(path)
     except FormatError as error:
         raise FormatError(f"the weights {name} ({path}) are damaged; {_renewal(name)}.") from error
-    if said.get("worldline") != _FORMAT:
+    if said.get("worldline") != _FORMAT or not _SAID <= said.keys():
         raise FormatError(f"{path} was not stored by this version of worldline; {_renewal(name)}.")
     own = Licence(said["licence"], said["commercial"] == "yes", said["licence_note"])
     return WeightsFile(
