@@ -33,8 +33,9 @@ from worldline.engines.any4d.network import Any4D
 from worldline.errors import FormatError, InputError, LicenceError, MissingWeights, OutputError
 from worldline.nets import hub, safe_pickles, tensor_files, weights
 from worldline.nets.hashed_weights import fill
+from worldline.nets.published import PUBLISHED, UNKNOWN, Licence, Published, published
 from worldline.nets.state_dicts import check_fit
-from worldline.nets.weights import Converted, Licence, Own
+from worldline.nets.weights import Converted, Own
 
 OWN = Own("toy", Licence("MIT", commercial=True))
 SMALL = {
@@ -171,7 +172,7 @@ def test_find_takes_names_and_paths(tmp_path: Path):
     stored = add_small(tmp_path / "mine.pth")
     assert weights.find(stored.path).checksum == stored.checksum
     published = weights.find(str(tmp_path / "mine.pth"))
-    assert (published.licence, published.checksum) == (weights.UNKNOWN, None)
+    assert (published.licence, published.checksum) == (UNKNOWN, None)
 
 
 def test_missing_weights_say_how_to_get_them():
@@ -185,8 +186,8 @@ def test_missing_weights_say_how_to_get_them():
         weights.find("some/where.pth")
 
 
-@pytest.mark.parametrize("entry", weights.PUBLISHED, ids=lambda entry: entry.name)
-def test_every_published_entry_is_complete(entry: weights.Published):
+@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry.name)
+def test_every_published_entry_is_complete(entry: Published):
     assert weights.path_of(entry.name) and entry.repository.count("/") == 1 and entry.megabytes > 100
     assert "commercial use" in str(entry.licence)
 
@@ -549,6 +550,23 @@ def test_fetching_from_a_folder_copies_nothing_else(tiny_file: Path, tmp_path: P
     assert left_in(folder) == ["any4d.safetensors"] and left_in(mirror) == ["any4d_4v_combined.pth"]
 
 
+@pytest.mark.usefixtures("small_any4d")
+def test_a_start_for_training_is_stored_as_one_and_refused_for_anything_else(
+    tiny_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    state = weights.read(tiny_file).tensors
+    still = {name: tensor.clone() for name, tensor in state.items() if not name.startswith("scene_flow")}
+    save_file(still, tmp_path / "model.safetensors")
+    assert main(["weights", "add", "any4d", str(tmp_path / "model.safetensors")]) == 2
+    assert "know no motion" in capsys.readouterr().err
+    assert main(["weights", "fetch", "mapanything-apache-v1", "--from", str(tmp_path)]) == 0
+    assert "note: these weights know no motion" in capsys.readouterr().out
+    file = weights.find("mapanything-apache-v1", commercial=True)
+    assert file.start and len(published_state(load_network(file, start=True))) == len(state)
+    with pytest.raises(FormatError, match="know no motion"):
+        load_network(file)
+
+
 def test_a_wrong_download_is_refused_and_not_kept(folder: Path, address: str, capsys: pytest.CaptureFixture[str]):
     Hub.content = b"<html>not found</html>"
     assert main(["weights", "fetch", "any4d", "--from", address]) == 2
@@ -583,7 +601,7 @@ def test_an_interrupted_download_leaves_nothing(folder: Path, monkeypatch: pytes
 
 
 def test_what_cannot_be_downloaded_is_told_with_the_way_round(address: str, tmp_path: Path):
-    entry = weights.published("mapanything-apache-v1")
+    entry = published("mapanything-apache-v1")
     assert entry is not None
     with pytest.raises(
         MissingWeights,
@@ -597,4 +615,4 @@ def test_what_cannot_be_downloaded_is_told_with_the_way_round(address: str, tmp_
 def test_without_the_package_for_downloads_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match=r"pip install worldline\[models\]"):
-        hub.fetched(weights.PUBLISHED[0])
+        hub.fetched(PUBLISHED[0])

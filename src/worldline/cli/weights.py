@@ -13,7 +13,8 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, 
 from worldline.engines import engine_module
 from worldline.errors import FormatError, InputError, MissingWeights
 from worldline.nets import hub, weights
-from worldline.nets.weights import Converter, Licence, Own
+from worldline.nets.published import PUBLISHED, UNKNOWN, Licence, published
+from worldline.nets.weights import Converter, Own
 
 Dtype = Annotated[Literal["fp32", "bf16"], arg(metavar="fp32|bf16")]
 Name = Annotated[str, arg(metavar="NAME"), Positional]
@@ -31,7 +32,7 @@ class List:
 
     def __call__(self) -> None:
         """Print the table."""
-        facts = [_facts(name) for name in sorted({entry.name for entry in weights.PUBLISHED} | {*weights.stored()})]
+        facts = [_facts(name) for name in sorted({entry.name for entry in PUBLISHED} | {*weights.stored()})]
         text = "\n".join(_line(row) for row in facts) + f"\n\nstored in {weights.folder()}"
         print(json.dumps(facts, indent=1) if self.as_json else text)
 
@@ -54,13 +55,13 @@ class Add:
     file: Annotated[Path, arg(metavar="FILE"), Positional]
     dtype: Dtype = "fp32"
     network: Annotated[str | None, arg(metavar="NETWORK")] = None
-    licence: Annotated[str, arg(metavar="LICENCE")] = weights.UNKNOWN.name
+    licence: Annotated[str, arg(metavar="LICENCE")] = UNKNOWN.name
     commercial: bool = False
     overwrite: bool = False
 
     def __call__(self) -> None:
         """Convert and say what came of it."""
-        if entry := weights.published(self.name):
+        if entry := published(self.name):
             print(f"licence of {entry.name}: {entry.licence}", flush=True)
         own = None if self.network is None else Own(self.network, Licence(self.licence, self.commercial))
         _add(self.name, self.file, own, dtype=self.dtype, overwrite=self.overwrite)
@@ -84,9 +85,9 @@ class Fetch:
 
     def __call__(self) -> None:
         """Say the licence, download, convert."""
-        entry = weights.published(self.name)
+        entry = published(self.name)
         if entry is None:
-            known = ", ".join(entry.name for entry in weights.PUBLISHED)
+            known = ", ".join(entry.name for entry in PUBLISHED)
             raise InputError(f"nobody publishes weights {self.name!r}; choose one of {known}.")
         weights.check_new(self.name, overwrite=self.overwrite)
         print(f"licence of {entry.name}: {entry.licence}", flush=True)
@@ -176,7 +177,7 @@ def _converter(network: str) -> Converter:
 
 def _facts(name: str) -> dict[str, Any]:
     """What is known of weights, JSON-like."""
-    entry = weights.published(name)
+    entry = published(name)
     facts: dict[str, Any] = {"name": name, "state": "not here", "file": None}
     try:
         file = weights.find(name)

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 from worldline.errors import InputError, MissingWeights
-from worldline.nets.weights import Published, download_folder
+from worldline.nets.published import Published
+from worldline.nets.weights import download_folder
 from worldline.scene.atomic import cannot_write
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)

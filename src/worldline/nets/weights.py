@@ -1,4 +1,4 @@
-"""Weights by name: which are known and under which licence, where they lie on this machine, and how they get there.
+"""Weights by name: where they lie on this machine, under which licence, and how they get there.
 
 One folder holds one safetensors file per name (`tensor_files`), written whole or not at all, with its origin, licence
 and checksum in its header. What a published file holds is brought into that form once, by the converter of its network
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from worldline.errors import FormatError, InputError, LicenceError, MissingWeights, OutputError, WorldlineError
 from worldline.nets import safe_pickles, tensor_files
+from worldline.nets.published import PUBLISHED, UNKNOWN, Licence, Published, published
 from worldline.nets.state_dicts import weights_in
 from worldline.nets.tensor_files import TensorFile
 from worldline.scene.atomic import check_free, written_whole
@@ -37,57 +38,6 @@ _STALE_S = 3600
 _SAID = {
     "network", "source", "licence", "commercial", "licence_note", "dtype", "start", tensor_files.CHECKSUM,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Licence:
-    """Of weights. `commercial`: whether it clearly allows commercial use; `note`: what else a user should know."""
-
-    name: str
-    commercial: bool
-    note: str = ""
-
-    def __str__(self) -> str:
-        use = "commercial use allowed" if self.commercial else "no commercial use"
-        return f"{self.name}, {use}" + (f" ({self.note})" if self.note else "")
-
-
-UNKNOWN = Licence("not known", commercial=False)
-
-
-@dataclass(frozen=True)
-class Published:
-    """Weights that somebody publishes.
-
-    Attributes:
-        name: ours. network: folder of the engine or cue that has their converter. repository, file: on the model hub.
-        megabytes: size of that file, about. start: they lack parts of the network, so training can begin with them,
-        and nothing else.
-    """
-
-    name: str
-    network: str
-    repository: str
-    file: str
-    megabytes: int
-    licence: Licence
-    start: bool = False
-
-
-PUBLISHED = (
-    Published(
-        "any4d", "any4d", "airlabshare/any4d-checkpoint", "any4d_4v_combined.pth", 7700,
-        Licence("not stated", commercial=False, note="trained on research data sets, begun with MapAnything's weights"),
-    ),
-    Published(
-        "mapanything-v1", "any4d", "facebook/map-anything-v1", "model.safetensors", 2250,
-        Licence("CC-BY-NC-4.0", commercial=False), start=True,
-    ),
-    Published(
-        "mapanything-apache-v1", "any4d", "facebook/map-anything-apache-v1", "model.safetensors", 2250,
-        Licence("Apache-2.0", commercial=True), start=True,
-    ),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -143,11 +93,6 @@ def folder() -> Path:
         return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser() / "worldline" / "weights"
     cache = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "worldline" / "weights"
-
-
-def published(name: str) -> Published | None:
-    """The entry of that name."""
-    return next((entry for entry in PUBLISHED if entry.name == name), None)
 
 
 def path_of(name: str) -> Path:
