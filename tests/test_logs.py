@@ -471,6 +471,13 @@ def test_a_folder_is_a_log_only_with_a_bag_and_no_images_in_it(tmp_path: Path):
     assert not is_log(path) and not is_log(tmp_path)
 
 
+def test_a_folder_with_one_bag_stands_for_it(tmp_path: Path):
+    path = drive("bag").write(tmp_path)
+    assert is_log(path.parent) and len(read_video(path.parent)) == world.FRAMES
+    (path.parent / "other.bag").write_bytes(path.read_bytes())
+    assert not is_log(path.parent), "which of the two?"
+
+
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(tmp_path: Path, monkeypatch):
     path = drive("mcap").write(tmp_path)
     monkeypatch.setitem(sys.modules, "mcap.reader", None)

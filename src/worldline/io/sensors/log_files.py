@@ -161,7 +161,8 @@ def is_log(path: Path) -> bool:
     try:
         if path.is_dir():
             suffixes = {entry.suffix.lower() for entry in path.iterdir()}
-            return bool(_ros2_metadata(path) or suffixes & {".mcap", ".db3"}) and not suffixes & IMAGE_SUFFIXES
+            ours = _ros2_metadata(path) or suffixes & {".mcap", ".db3"} or _only_bag(path)
+            return bool(ours) and not suffixes & IMAGE_SUFFIXES
         if path.suffix.lower() in SUFFIXES or path.name.lower().endswith(".bag.active"):
             return True
         if not path.is_file():  # a pipe would be waited for
@@ -211,6 +212,8 @@ def _opened(path: Path) -> RawLog:
     if path.is_dir():
         files = sorted(path.glob("*.mcap"))
         packed = _PACKED_MESSAGES.search(_ros2_metadata(path))
+        if not files and (bag := _only_bag(path)) is not None:
+            return _opened(bag)
         return McapFiles(files) if files and not packed else Ros2Bag(path)
     if path.stat().st_size == 0:
         raise FormatError(f"{path} is empty (zero bytes); record or copy it again.")
@@ -220,6 +223,12 @@ def _opened(path: Path) -> RawLog:
     if suffix == ".mcap" or start == _MAGIC[0]:
         return McapFiles([path])
     return Ros2Bag(path) if suffix == ".db3" else open_bag(path)
+
+
+def _only_bag(folder: Path) -> Path | None:
+    """The ROS 1 bag of a folder that holds one and nothing of ROS 2."""
+    bags = list(folder.glob("*.bag"))
+    return bags[0] if len(bags) == 1 and not _ros2_metadata(folder) and not list(folder.glob("*.db3")) else None
 
 
 def _ros2_metadata(folder: Path) -> str:
