@@ -35,7 +35,8 @@ class _SparseSystem:
         diagonal = self.hessian.diagonal()
         floor = 1e-12 * max(float(diagonal.max()), 1e-30)
         damped = self.hessian + diags(damping * diagonal + floor)
-        solved = splu(csc_matrix(damped)).solve(self.gradient.double().numpy(force=True))
+        factor = splu(csc_matrix(damped), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
+        solved = factor.solve(self.gradient.double().numpy(force=True))
         delta = -torch.from_numpy(solved).to(self.gradient)
         return self.layout.split(delta), predicted_decrease(
             delta, self.gradient, torch.from_numpy(diagonal).to(delta), damping
