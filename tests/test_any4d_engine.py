@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import worldline as wl
 from any4d_oracle import Oracle
 from worldline.engines.any4d import Config, asking, build
 from worldline.engines.any4d.network import Any4D
 from worldline.geometry.camera import Camera
+from worldline.run import Request, reconstruct_into
+from worldline.run.reconstruction import _config
 from worldline.scene.journal import Journal
 from worldline.scene.observations import CameraMotion, CameraPrior, DepthMaps, DopplerMaps, Observations, Source
 from worldline.synthetic import truth
@@ -265,3 +268,20 @@ def test_a_lens_that_no_ray_fits_is_said():
     conditions = asking.Conditions.of(wl.Video(np.zeros((2, 20, 30, 3), np.uint8), np.arange(2.0)), Observations())
     found = asking.camera_of(conditions, rays)
     assert isinstance(found.camera, Camera) and "no lens" in found.note
+
+
+def test_weights_without_a_commercial_licence_are_refused_and_nothing_is_left(tmp_path, monkeypatch, rendered):
+    monkeypatch.setenv("WORLDLINE_WEIGHTS", str(tmp_path / "weights"))
+    source = tmp_path / "clip"
+    source.mkdir()
+    for i in range(2):
+        Image.fromarray(rendered.video.frames[i]).save(source / f"{i}.png")
+    with pytest.raises(wl.WorldlineError, match="licence of the weights any4d"):
+        reconstruct_into(tmp_path / "out", Request(source, "any4d", commercial=True))
+    with pytest.raises(wl.WorldlineError, match="not on this machine; worldline weights fetch any4d"):
+        reconstruct_into(tmp_path / "out", Request(source, "any4d"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_without_weights_is_commercial_anyway(rendered, tmp_path):
+    assert _config(Request(tmp_path, "uni4d", commercial=True)) == _config(Request(tmp_path, "uni4d"))

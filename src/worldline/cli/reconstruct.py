@@ -69,8 +69,8 @@ def run(
         quiet: show no progress
     """
     reading = Reading(every, start, end, max_frames, max_side, topic)
-    chosen = (*settings, *(() if weights is None else (f"weights={weights}",)), *(("commercial=yes",) * commercial))
-    request = Request(source, engine, quality_of(fast, best), chosen, refine, known_of(known), reading)
+    chosen = (*settings, *(() if weights is None else (f"weights={weights}",)))
+    request = Request(source, engine, quality_of(fast, best), chosen, commercial, refine, known_of(known), reading)
     with shown(quiet=quiet) as progress:
         finished = reconstruct_into(
             out or default_output(source),

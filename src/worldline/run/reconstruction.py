@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class Request:
     Attributes:
         source: a video file, a folder of images or a log.
         quality: "fast", "default" or "best"; settings: texts NAME=VALUE that change the engine's settings of it.
+        commercial: whether weights are refused whose licence does not clearly allow commercial use.
         refined: whether the engine's scene is then made consistent with the images, as `wl.refine` does.
         known: what is known of the clip already, as files and numbers.
     """
@@ -68,6 +69,7 @@ class Request:
     engine: str = "auto"
     quality: str = cues.DEFAULT_QUALITY
     settings: tuple[str, ...] = ()
+    commercial: bool = False
     refined: bool = False
     known: Known = Known()
     reading: Reading = Reading()
@@ -186,7 +188,9 @@ def default_output(source: Path) -> Path:
 def _config(request: Request) -> Any:
     """The engine's settings; what cannot be set is told before anything is read."""
     module = engine_module(DEFAULT_ENGINE if request.engine == "auto" else request.engine)
-    return adjusted(cues.with_quality(module.Config, request.quality), request.settings)
+    config = adjusted(cues.with_quality(module.Config, request.quality), request.settings)
+    has_weights = "commercial" in {f.name for f in fields(config)}
+    return replace(config, commercial=True) if request.commercial and has_weights else config
 
 
 def _scene_on_disk(request: Request, config: Any, stages: Path, journal: Journal) -> Scene:
