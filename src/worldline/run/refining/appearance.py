@@ -24,6 +24,12 @@ _BOUND = 25.0
 """Grey levels: more than this is something else, however much it differs."""
 _GRID = (24, 16)
 """Columns and rows of pixels of a frame whose looks are compared, in blocks of four by four."""
+_TEXTURE = 60.0
+"""Least squared grey levels per pixel that a patch must change by in every direction to be found again."""
+_LOOKS = 4
+"""Steps of finding it."""
+_FAR_PX = 3.0
+"""It is not looked for further away."""
 _GAPS = (2, 5)
 """Frames between two that are compared."""
 
@@ -53,6 +59,32 @@ class Looks(NamedTuple):
         off = second - first
         off = off - 0.5 * off.mean(1, keepdim=True)
         return off.abs().clamp_max(_BOUND).mean(1).numpy().astype(np.float64)
+
+    def offsets_px(
+        self,
+        frame: Int[np.ndarray, "m"],
+        uv: Float[np.ndarray, "m 2"],
+        other: Int[np.ndarray, "m"],
+        other_uv: Float[np.ndarray, "m 2"],
+    ) -> Float[np.ndarray, "m 2"]:
+        """By how much `other_uv` must move for its patch to look most like that around uv; NaN without texture.
+
+        Source: Lucas and Kanade, "An iterative image registration technique", 1981, with the gradient of the first.
+        """
+        first = self._patches(frame, uv)
+        slope = torch.stack([(self._patches(frame, uv + e) - self._patches(frame, uv - e)) / 2 for e in np.eye(2)], -1)
+        slope = slope - slope.mean(1, keepdim=True)
+        normal = torch.einsum("mki,mkj->mij", slope, slope)
+        textured = torch.linalg.eigvalsh(normal.nan_to_num(0.0))[:, 0] > _TEXTURE
+        solvable = torch.where(textured[:, None, None], normal, torch.eye(2))
+        moved = np.zeros(uv.shape)
+        for _ in range(_LOOKS):
+            off = first - self._patches(other, other_uv + moved)
+            off = off - off.mean(1, keepdim=True)
+            step = torch.linalg.solve(solvable, torch.einsum("mki,mk->mi", slope, off)[..., None])[..., 0]
+            moved = moved + step.clamp(-1.0, 1.0).numpy()
+        near = np.asarray(np.abs(moved) < _FAR_PX).all(1)
+        return np.where((textured.numpy() & near)[:, None], moved, np.nan)
 
     def _patches(self, frame: np.ndarray, uv: np.ndarray) -> Float[Tensor, "m k"]:
         height, width = self.grey.shape[1:]

@@ -25,6 +25,8 @@ from worldline.solve.robust import GemanMcClure
 from worldline.solve.triangulation import triangulate
 
 NAME = "refine cameras"
+CONTRADICTED = "all tracks ask for others, but held-out ones or the images do not bear them out"
+"""Then something is wrong with the tracks that they share, and they say nothing of depth either."""
 _BOUND_PX = 3.0
 """A held-out sighting counts as at most this far off."""
 _FOCAL = 0.01
@@ -68,10 +70,10 @@ def refined_cameras(
     if not (better and neither_worse):
         return _with_bad_frames(scene, found, solved, looks, settings, outcome)
     if not fit.better(ratio=0.99):
-        return undone(scene, NAME, "held-out tracks do not fit better", outcome)
+        return undone(scene, NAME, CONTRADICTED, outcome)
     after = with_cameras(scene, solved)
     if looks is not None and (seen := static_looks(looks, scene, after)).worse():
-        return undone(scene, NAME, "the images contradict the tracks", {**outcome, **seen.as_outcome("images")})
+        return undone(scene, NAME, CONTRADICTED, {**outcome, **seen.as_outcome("images")})
     return done(after, NAME, outcome)
 
 

@@ -38,9 +38,16 @@ class FieldSettings:
     least: float = 0.01
 
     @classmethod
-    def scales(cls) -> FieldSettings:
-        """One scale per frame."""
-        return cls(columns=1, rows=1)
+    def scales(cls, spread: float) -> FieldSettings:
+        """One scale per frame, for depth that is off by `spread` (standard deviation of its logarithm)."""
+        size = min(max(2 * spread, 0.01), 0.3)
+        return cls(columns=1, rows=1, frame=size, frame_step=size / 2)
+
+    @classmethod
+    def patterns(cls, spread: float) -> FieldSettings:
+        """Patterns over the image besides, for depth that is off by `spread`."""
+        size = min(max(1.5 * spread, 0.005), 0.1)
+        return cls(frame=size, frame_step=size / 2, pattern=size, pattern_step=size / 3)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,79 +9,122 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from worldline.run.refining.appearance import Looks, static_looks
 from worldline.run.refining.camera_step import Halves
 from worldline.run.refining.depth_fields import DepthField, FieldSettings, fit_field
 from worldline.run.refining.joint_cameras import Solved
 from worldline.run.refining.joint_step import Stepped, done, undone
-from worldline.run.refining.judging import NOTHING, Verdict, compared
-from worldline.run.refining.sightings import Sightings
+from worldline.run.refining.judging import Verdict, compared
+from worldline.run.refining.sightings import BLOCKS, Sightings
 from worldline.scene.observations import DepthMaps, PixelTracks, Source
 from worldline.scene.scene import Scene
+from worldline.solve.structure_settings import StructureSettings
 from worldline.solve.track_depth import depth_of_tracks
 
-NAME = "refine depth scales and fields"
+NAME = "refine depth"
 _DOUBT = 0.05
 """Points whose parallax leaves more relative doubt than this say nothing: they come out nearer than they are."""
+_LEAST_DOUBT = 0.006
+"""And points that are at least this sure may always speak."""
 _FEWEST = 200
 """Fewer sightings of points with parallax are no evidence of depth."""
-_SIGMAS, _RATIO = 3.0, 0.95
+_SIGMAS, _RATIO = 3.0, 0.85
 """How sure the judges must be, and the share of its error at most that must be left."""
+_SLIP = 0.5
+"""Share of the error of depth that a slip of all tracks may make up in its place."""
+_ENOUGH = 12
+"""Sightings of each half that a block of the image needs for its patterns to be judged."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Ratios:
-    """By how much depth is off at sightings: log(point / map), with relative doubt, frame, place in [0, 1], block."""
+    """By how much depth is off at sightings: log(point / map), with relative doubt, frame, place in [0, 1].
+
+    `cell` is the block of the image that a sighting lies in, `block` that and the part of the clip.
+    """
 
     frame: Int[np.ndarray, "m"]
     place: Float[np.ndarray, "m 2"]
     log_ratio: Float[np.ndarray, "m"]
     doubt: Float[np.ndarray, "m"]
+    cell: Int[np.ndarray, "m"]
     block: Int[np.ndarray, "m"]
 
+    def without(self, field: DepthField | None) -> _Ratios:
+        """What is left of the ratios after a field."""
+        if field is None:
+            return self
+        return replace(self, log_ratio=self.log_ratio - field.at(self.frame, self.place))
 
-def refined_depth(scene: Scene, found: Sightings, solved: Halves, looks: Looks | None) -> Stepped:
-    """The scene with better depth maps (and points of tracks that hang on them), or as it was."""
-    a, b, both = (_ratios(scene, found, part) for part in (solved.a, solved.b, solved.both))
-    if min(len(part.frame) for part in (a, b)) < _FEWEST:
+    def fitted(self, count: int, settings: FieldSettings) -> DepthField:
+        """The field of `count` frames that they ask for."""
+        return fit_field(self.frame, self.place, self.log_ratio, self.doubt, count, settings)
+
+
+def refined_depth(
+    scene: Scene, found: Sightings, solved: Halves, looks: Looks | None, *, slip_px: float = 0.0
+) -> Stepped:
+    """The scene with better depth maps, or as it was.
+
+    One scale per frame is taken for every pixel; patterns only for blocks of the image in which both halves agree.
+
+    Args:
+        slip_px: by how much tracks may all be off together. No half sees this in the other, so depth that is off by
+            little more than what it does to points is left alone.
+    """
+    slip = slip_px / StructureSettings().noise_px
+    a, b, both = (_ratios(scene, found, part, slip) for part in (solved.a, solved.b, solved.both))
+    if min(len(a.frame), len(b.frame)) < _FEWEST:
         return undone(scene, NAME, "too few static points have parallax")
-    verdicts = {name: _held_out(a, b, len(scene), kind) for name, kind in _kinds().items()}
-    name = min(verdicts, key=lambda key: verdicts[key].ratio)
-    outcome = {"kind": name, **verdicts[name].as_outcome("held_out_depth")}
-    if not verdicts[name].better(sigmas=_SIGMAS, ratio=_RATIO):
+    count, spread = len(scene), _spread(both)
+    scales, patterns = FieldSettings.scales(spread), FieldSettings.patterns(spread)
+    sides = [(a, b.fitted(count, scales)), (b, a.fitted(count, scales))]
+    verdict = _verdict(sides)
+    outcome = verdict.as_outcome("held_out_scale")
+    scale = both.fitted(count, scales) if verdict.better(sigmas=_SIGMAS, ratio=_RATIO) else None
+    if scale is not None:
+        a, b = (mine.without(field) for mine, field in sides)
+    sides = [(a, b.fitted(count, patterns)), (b, a.fitted(count, patterns))]
+    gate = _agreeing(sides)
+    verdict = _verdict(sides, gate)
+    outcome |= {**verdict.as_outcome("held_out_pattern"), "blocks": int(gate.sum())}
+    pattern = both.without(scale).fitted(count, patterns) if verdict.better(sigmas=_SIGMAS, ratio=_RATIO) else None
+    if scale is None and pattern is None:
         return undone(scene, NAME, "held-out points do not lie nearer to corrected depth", outcome)
-    field = fit_field(both.frame, both.place, both.log_ratio, both.doubt, len(scene), _kinds()[name])
-    after = with_field(scene, field, verdicts[name].ratio)
+    after = with_fields(scene, scale, pattern, gate)
     if looks is not None and (seen := static_looks(looks, scene, after)).worse():
         return undone(scene, NAME, "the images contradict the points", {**outcome, **seen.as_outcome("images")})
-    return done(after, NAME, outcome)
+    return done(after, NAME, {**outcome, "scales": scale is not None, "patterns": pattern is not None})
 
 
-def with_field(scene: Scene, field: DepthField, surer: float) -> Scene:
-    """The depth maps times the field, its median over static pixels taken out: the overall size is kept."""
+def with_fields(
+    scene: Scene, scale: DepthField | None, pattern: DepthField | None, gate: Bool[np.ndarray, "r c"]
+) -> Scene:
+    """The depth maps times the fields; their median over static pixels is taken out: the overall size is kept."""
     height, width = scene.height, scene.width
-    static = [_static(scene, t) for t in range(len(scene))]
-    fields = [field.over(t, height, width) * field.trust(t, height, width) for t in range(len(scene))]
-    inside = np.concatenate([f[use][::7] for f, use in zip(fields, static, strict=True)])
+    open_at = cv2.resize(gate.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    fields = np.zeros((len(scene), height, width))
+    for t in range(len(scene)):
+        if scale is not None:
+            fields[t] += scale.over(t, height, width)
+        if pattern is not None:
+            fields[t] += open_at * pattern.trust(t, height, width) * pattern.over(t, height, width)
+    inside = np.concatenate([f[_static(scene, t)][::7] for t, f in enumerate(fields)])
     middle = float(np.median(inside)) if len(inside) else 0.0
     depth_z = np.stack([np.asarray(z) * np.exp(f - middle) for z, f in zip(scene.depth_z, fields, strict=True)])
-    sigma = np.asarray(scene.depth_sigma[:]) * np.float32(np.clip(surer, 0.3, 1.0))
-    return replace(scene, depth_z=depth_z.astype(np.float32), depth_sigma=sigma)
-
-
-def _kinds() -> dict[str, FieldSettings]:
-    return {"scales": FieldSettings.scales(), "fields": FieldSettings()}
+    return replace(scene, depth_z=depth_z.astype(np.float32))
 
 
 def _static(scene: Scene, frame: int) -> np.ndarray:
     return np.asarray(scene.valid[frame]) & (np.asarray(scene.moving[frame]) == 0)
 
 
-def _ratios(scene: Scene, found: Sightings, solved: Solved) -> _Ratios:
-    """At the sightings of points that parallax tells well enough, where the map is smooth."""
+def _ratios(scene: Scene, found: Sightings, solved: Solved, slip: float) -> _Ratios:
+    """At the sightings of points that parallax tells about as well as the depth is off, where the map is smooth."""
     columns, tracks = solved.columns, found.tracks
     chosen = PixelTracks(
         tracks.uv[:, columns], found.static[:, columns], tracks.sigma_px[:, columns],
@@ -91,24 +134,59 @@ def _ratios(scene: Scene, found: Sightings, solved: Solved) -> _Ratios:
     maps = DepthMaps(depth_z, np.full(depth_z.shape, 1e-3, np.float32), Source(scene.name))
     at = depth_of_tracks(chosen, maps, scene.width, scene.height)
     log_ratio = solved.log_depth() - at.log_depth.numpy()
-    times = np.sqrt(chosen.visible.sum(0))
-    doubt = np.hypot(solved.doubt * times, at.sigma.numpy())
-    use = chosen.visible & np.isfinite(log_ratio) & (solved.doubt < _DOUBT) & np.isfinite(doubt)
-    frame, track = np.nonzero(use)
+    doubt = np.hypot(solved.doubt * np.sqrt(chosen.visible.sum(0)), at.sigma.numpy())
+    use = chosen.visible & np.isfinite(log_ratio) & np.isfinite(doubt)
+    seen = np.sqrt(np.maximum(chosen.visible.sum(0), 1))
+    limit = _usable_doubt(log_ratio, use, solved.doubt)
+    use &= (solved.doubt < limit) & (solved.doubt * seen * slip < _SLIP * limit)
+    frame, _ = np.nonzero(use)
     place = chosen.uv[use].astype(np.float64) / [scene.width, scene.height]
-    block = found.block[columns][track] + 1000 * (frame * 4 // max(len(scene), 1))
-    return _Ratios(frame, place, log_ratio[use], doubt[use], block)
+    column, row = np.clip(place * BLOCKS, 0, np.array(BLOCKS) - 1).astype(int).T
+    cell = row * BLOCKS[0] + column
+    block = cell + 1000 * (frame * 4 // max(len(scene), 1))
+    return _Ratios(frame, place, log_ratio[use], doubt[use], cell, block)
 
 
-def _held_out(a: _Ratios, b: _Ratios, count: int, kind: FieldSettings) -> Verdict:
-    """What is left of each half's ratios after the field of the other, the overall size aside."""
+def _usable_doubt(log_ratio: np.ndarray, use: np.ndarray, doubt: np.ndarray) -> float:
+    """As much doubt as the depth is off, where points are surest: averages of worse ones are no better than it."""
+    sure = use & (doubt <= np.quantile(doubt, 0.25)) if len(doubt) else use
+    values = log_ratio[sure]
+    if not len(values):
+        return _LEAST_DOUBT
+    off = 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    return float(np.clip(off, _LEAST_DOUBT, _DOUBT))
+
+
+def _spread(ratios: _Ratios) -> float:
+    """Robust standard deviation of the ratios."""
+    return 1.4826 * float(np.median(np.abs(ratios.log_ratio - np.median(ratios.log_ratio))))
+
+
+def _left(mine: _Ratios, field: DepthField) -> tuple[np.ndarray, np.ndarray]:
+    """Absolute ratios of one half before and after a field of the other, the overall size aside."""
+    after = mine.without(field).log_ratio
+    before = np.abs(mine.log_ratio - np.median(mine.log_ratio))
+    return np.minimum(before, 0.5), np.minimum(np.abs(after - np.median(after)), 0.5)
+
+
+def _agreeing(sides: list[tuple[_Ratios, DepthField]]) -> Bool[np.ndarray, "r c"]:
+    """Blocks of the image in which the field of either half helps the other."""
+    total = BLOCKS[0] * BLOCKS[1]
+    gate = np.ones(total, bool)
+    for mine, field in sides:
+        before, after = _left(mine, field)
+        count = np.bincount(mine.cell, minlength=total)
+        gain = np.bincount(mine.cell, before - after, total)
+        gate &= (count >= _ENOUGH) & (gain > 0)
+    return gate.reshape(BLOCKS[1], BLOCKS[0])
+
+
+def _verdict(sides: list[tuple[_Ratios, DepthField]], gate: np.ndarray | None = None) -> Verdict:
+    """What is left of each half's ratios after the field of the other, in the blocks that are open."""
     rows = []
-    for mine, other in ((a, b), (b, a)):
-        field = fit_field(other.frame, other.place, other.log_ratio, other.doubt, count, kind)
-        sure = mine.doubt <= np.median(mine.doubt)
-        before, after = mine.log_ratio[sure], (mine.log_ratio - field.at(mine.frame, mine.place))[sure]
-        rows.append((np.abs(before - np.median(before)), np.abs(after - np.median(after)), mine.block[sure]))
-    if not all(len(row[0]) for row in rows):
-        return NOTHING
+    for mine, field in sides:
+        before, after = _left(mine, field)
+        inside = np.ones(len(before), bool) if gate is None else gate.ravel()[mine.cell]
+        rows.append((before[inside], after[inside], mine.block[inside]))
     before, after, block = (np.concatenate(column) for column in zip(*rows, strict=True))
-    return compared(np.minimum(before, 0.5), np.minimum(after, 0.5), block)
+    return compared(before, after, block)

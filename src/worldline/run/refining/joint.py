@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from worldline.run.refining import motion_step
 from worldline.run.refining.appearance import Looks
-from worldline.run.refining.camera_step import refined_cameras, solved_halves
+from worldline.run.refining.camera_step import CONTRADICTED, refined_cameras, solved_halves
 from worldline.run.refining.depth_step import refined_depth
 from worldline.run.refining.joint_cameras import CameraSettings
 from worldline.run.refining.joint_step import Stepped
-from worldline.run.refining.sightings import gathered, images
+from worldline.run.refining.sightings import Sightings, gathered, images
+from worldline.run.refining.slipping import LEAST_PX, MOST_PX, OWN_PX, shared_slip_px
 from worldline.scene.journal import Journal
 from worldline.scene.observations import PixelTracks
 from worldline.scene.scene import Scene, Step
@@ -52,25 +55,47 @@ def refined_jointly(
         InputError: tracks or a video of another count of frames.
     """
     settings = settings or JointSettings()
-    found = gathered(scene, tracks, video, journal)
-    if found is None:
-        return _noted(scene, Step("refine jointly", {}, {"kept": "start", "why": "no sightings"}), NOTHING_SEEN)
     frames = images(scene, video)
     looks = None if frames is None else Looks.of(frames, scene.width, scene.height)
+    scene, found, slip_px = _evidence(scene, tracks, video, looks, journal)
+    if found is None:
+        return scene
     solved = solved_halves(scene, found, settings.cameras)
-    done = _noted(scene, Step("refine jointly", {}, {"sightings": found.source, "tracks": len(found.group)}))
+    done = scene
     if solved is not None:
         done = _after(done, lambda now: refined_cameras(now, found, solved, looks, settings.cameras))
     else:
         done = _noted(done, Step("refine cameras", {}, {"kept": "start", "why": "too few static tracks"}))
-    if solved is not None and settings.depth:
-        done = _after(done, lambda now: refined_depth(now, found, solved, looks))
+    contradicted = done.history[-1].outcome.get("why") == CONTRADICTED
+    if contradicted:
+        done = _noted(done, Step("refine depth", {}, {"kept": "start", "why": "the tracks are not borne out"}))
+    elif solved is not None and settings.depth:
+        done = _after(done, lambda now: refined_depth(now, found, solved, looks, slip_px=slip_px))
     if scene.tracks is None or len(scene.tracks) == 0 or not settings.motion:
         return done
     done = _after(done, lambda now: motion_step.carried_starts(scene, now))
     done = _after(done, lambda now: motion_step.still_tracks(now, looks))
     done = _after(done, lambda now: motion_step.seen_tracks(now, found, looks))
     return _after(done, lambda now: motion_step.deep_tracks(now, found))
+
+
+def _evidence(
+    scene: Scene, tracks: PixelTracks | None, video: Video | None, looks: Looks | None, journal: Journal | None
+) -> tuple[Scene, Sightings | None, float]:
+    """The scene told what is taken as evidence; sightings, given or our own, that do not slip; how much they may."""
+    for given in (tracks, None) if tracks is not None else (None,):
+        found = gathered(scene, given, video, journal)
+        if found is None:
+            step = Step("refine jointly", {}, {"kept": "start", "why": "no sightings"})
+            return _noted(scene, step, NOTHING_SEEN), None, 0.0
+        slip = float("nan") if looks is None else shared_slip_px(found, looks)
+        outcome = {"sightings": found.source, "tracks": len(found.group), "slip_px": round(slip, 3)}
+        if not slip > MOST_PX:
+            least = OWN_PX if given is None or np.isnan(slip) else LEAST_PX
+            return _noted(scene, Step("refine jointly", {}, outcome)), found, float(np.fmax(slip, least))
+        why = f"the tracks of {found.source} slide over the images by {slip:.1f} px together, so they were set aside."
+        scene = _noted(scene, Step("refine jointly", {}, {**outcome, "kept": "start", "why": "they slip"}), why)
+    return scene, None, 0.0
 
 
 def _after(scene: Scene, step: Callable[[Scene], Stepped]) -> Scene:

@@ -26,7 +26,7 @@ from worldline.solve.track_depth import TrackDepth, depth_of_tracks
 from worldline.solve.track_samples import TrackSamples, well_spread
 from worldline.solve.triangulation import triangulate
 
-_ROUNDS = 4
+_ROUNDS = 12
 """Of the fit to the start's path, each leaving out more of the frames that are far off."""
 
 
@@ -155,7 +155,7 @@ def in_gauge(start: Float[np.ndarray, "t 4 4"], solved: Solved, settings: Camera
     for _ in range(_ROUNDS):
         moved = _onto(start, solved, weight, settings.agree)
         away = np.linalg.norm(moved.world_from_cam[:, :3, 3] - start[:, :3, 3], axis=1)
-        weight = 1 / (1 + (away / max(3 * float(np.median(away)), 1e-12)) ** 2)
+        weight = 1 / (1 + (away / max(2 * float(np.median(away)), 1e-12)) ** 2)
     return moved
 
 

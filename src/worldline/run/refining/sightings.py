@@ -24,7 +24,7 @@ from worldline.scene.video import Video
 
 _OWN_PX = 0.02
 """Sightings closer than this to the projection of the scene's own tracks (median) are that projection."""
-_BLOCKS = (6, 4)
+BLOCKS = (6, 4)
 """Columns and rows of the blocks of the image that are told apart: what goes wrong nearby goes wrong together."""
 
 
@@ -79,9 +79,9 @@ def blocks(tracks: PixelTracks, width: int, height: int) -> Int[np.ndarray, "n"]
     """The block of the image in which each track is first seen."""
     first = tracks.visible.argmax(0)
     uv = np.nan_to_num(tracks.uv[first, np.arange(len(first))])
-    column = np.clip(uv[:, 0] / width * _BLOCKS[0], 0, _BLOCKS[0] - 1).astype(int)
-    row = np.clip(uv[:, 1] / height * _BLOCKS[1], 0, _BLOCKS[1] - 1).astype(int)
-    return row * _BLOCKS[0] + column
+    column = np.clip(uv[:, 0] / width * BLOCKS[0], 0, BLOCKS[0] - 1).astype(int)
+    row = np.clip(uv[:, 1] / height * BLOCKS[1], 0, BLOCKS[1] - 1).astype(int)
+    return row * BLOCKS[0] + column
 
 
 def halves(found: Sightings) -> tuple[Bool[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
