@@ -91,24 +91,25 @@ class PerFrame:
 def given_from_found(
     motion: CameraMotion | None, world_from_cam: Float[np.ndarray, "t 4 4"], *, metric: bool
 ) -> tuple[Sim3, bool]:
-    """The similarity that brings cameras to those that are known, and whether these gave them their scale.
+    """The similarity that brings cameras to their world, and whether known cameras gave them their scale.
 
-    Rotations say how the world is turned, centres where it is; and how large it is, where they are metres, lie apart,
+    The world is that of the cameras that are known; without any, the first camera. Of known ones, rotations say how the world is turned, centres where it is; and how large it is, where they are metres, lie apart,
     and no depth sensor said it before (`metric`).
     """
-    identity = Sim3(torch.ones((), dtype=torch.float64), torch.eye(3, dtype=torch.float64), torch.zeros(3).double())
+    first = se3.inverse(torch.from_numpy(world_from_cam[0]))
+    from_first = Sim3(torch.ones((), dtype=torch.float64), first[:3, :3], first[:3, 3])
     if motion is None or not motion.turned_frames.any():
-        return identity, False
+        return from_first, False
     turned, placed = motion.turned_frames, motion.given_frames
     given, found = (torch.from_numpy(np.array(m, dtype=np.float64)) for m in (motion.world_from_cam, world_from_cam))
     turns = given[turned, :3, :3] @ found[turned, :3, :3].transpose(-1, -2)
     rotation = se3.nearest_rotation(turns.mean(0))
     if not placed.any():
-        return identity._replace(rotation=rotation), False
+        return Sim3(from_first.scale, rotation, -(rotation @ found[0, :3, 3])), False
     a, b = given[placed, :3, 3], found[placed, :3, 3] @ rotation.T
     along = ((a - a.mean(0)) * (b - b.mean(0))).sum() / ((b - b.mean(0)) ** 2).sum()
     sizes = motion.metric and not metric and bool(along.isfinite()) and float(along) > 0
-    scale = along if sizes else identity.scale
+    scale = along if sizes else from_first.scale
     return Sim3(scale, rotation, a.mean(0) - scale * b.mean(0)), sizes
 
 
