@@ -36,6 +36,8 @@ def half_linear(network: nn.Module) -> None:
 
 
 def _may_use_onednn(x: Tensor, layer: nn.Linear) -> bool:
+    if torch.compiler.is_compiling():  # the compiler chooses for itself
+        return False
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and layer.weight.dtype == torch.float32
     wants_gradients = torch.is_grad_enabled() and (x.requires_grad or layer.weight.requires_grad)
     return plain and not wants_gradients and not torch.is_autocast_enabled("cpu") and _HAS_ONEDNN

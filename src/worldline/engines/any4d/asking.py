@@ -47,6 +47,9 @@ def load(config: Config, file: WeightsFile | None) -> Any4D:
     if config.precision == "mixed":
         half_linear(network.encoder)
         half_linear(network.info_sharing)
+    if config.compiled:
+        for block in (*network.dino.blocks, *network.info_sharing.self_attention_blocks):
+            block.compile()
     network.views_at_once = VIEWS_AT_ONCE.get(device.type, 1)
     return network.requires_grad_(False).to(device)
 

@@ -61,6 +61,7 @@ class Config:
         tracks: about how many points are followed, over the whole clip.
         edges: where a predicted surface counts as torn and is left out; None: nowhere.
         still_background: points whose motion is not told from the network's noise are taken as static.
+        compiled: let torch compile the transformers; worth its minute on a GPU and long clips alone.
         precision: "float32", or "mixed": bfloat16 for the two transformers.
         device: where the network runs: "cpu", "cuda", or "auto", which is the GPU if there is one.
     """
@@ -76,6 +77,7 @@ class Config:
     tracks: int = 12_000
     edges: Edges | None = Edges()  # noqa: RUF009 - frozen
     still_background: bool = True
+    compiled: bool = False
     precision: str = "float32"
     device: str = "auto"
 

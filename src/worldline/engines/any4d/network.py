@@ -238,6 +238,13 @@ class Any4D(nn.Module):
         self.pose_head = PoseHead(config.width, config.pose_width)
         self.scale_head = ScaleHead(config.width, config.scale_width)
 
+    @property
+    def dino(self) -> Dino:
+        """The encoder of images."""
+        model = self.encoder["model"]
+        assert isinstance(model, Dino)
+        return model
+
     def forward(self, views: Views, features: Tensor | None = None) -> Prediction:
         """Everything about all views, view 0 being the reference; `features` of the images if they are known."""
         return meaning(self.raw(views, features), len(views))
@@ -247,7 +254,7 @@ class Any4D(nn.Module):
         image = views.image
         if views.image_shown is not None:
             image = torch.where(views.image_shown[None, :, None, None, None], image, torch.zeros_like(image))
-        return self.encoder["model"](image.flatten(0, 1)).unflatten(0, image.shape[:2])
+        return self.dino(image.flatten(0, 1)).unflatten(0, image.shape[:2])
 
     def fused(self, features: Float[Tensor, "v b c gh gw"], views: Views) -> Float[Tensor, "v b c gh gw"]:
         """Features with the codes of all else that is known."""
