@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from worldline.engines.any4d.network import Any4D, ResidualPointwise
+from worldline.engines.any4d.network import Any4D, DenseEncoder, ResidualPointwise, VectorEncoder
 from worldline.nets.dpt import ResidualUnit
 from worldline.nets.position import sine_table
 from worldline.nets.vit import Dino, LayerScale
@@ -75,13 +75,18 @@ def _begin_tables(dino: Dino) -> None:
 
 
 def _shut_branches(module: nn.Module, *, deep: bool) -> None:
-    """What is added to a residual stream is small at first, the more so the longer the stream is."""
+    """What is added to a residual stream is small at first, the more so the longer the stream is.
+
+    So are the codes of all that is told besides the images, which come and go from sample to sample.
+    """
     if isinstance(module, LayerScale):
         module.gamma.fill_(1e-5 if deep else 0.1)
     elif isinstance(module, ResidualUnit):
         module.conv2.weight.mul_(0.1)
     elif isinstance(module, ResidualPointwise):
         module.res_conv3.weight.mul_(0.1)
+    elif isinstance(module, DenseEncoder | VectorEncoder):
+        module.norm_layer.weight.fill_(0.1)
 
 
 def _begin_answers(network: Any4D) -> None:

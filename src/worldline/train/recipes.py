@@ -69,7 +69,7 @@ def tiny() -> tuple[Recipe, Source]:
     )  # fmt: skip
     recipe = Recipe(
         network=NetworkConfig.tiny(), batches=batches,
-        optimiser=OptimiserConfig(rate=1e-3, encoder_rate=1e-3, warm_up=0.05, decay=0.0),
+        optimiser=OptimiserConfig(rate=1e-3, encoder_rate=1e-3, warm_up=0.2, decay=0.0),
         steps=600, precision="float32", recompute=False, save_every=100, log_every=10, watched=2,
     )  # fmt: skip
     return recipe, Worlds(few_things, unscaled=0)
