@@ -211,8 +211,10 @@ def _scene_on_disk(request: Request, config: Any, stages: Path, journal: Journal
             quality=request.quality,
             journal=journal,
         )
-        if request.refined:
+        if request.refined and len(scene) > 1:
             scene = refined_jointly(scene, None, video, journal=journal)
+        elif request.refined:
+            scene = replace(scene, notes=(*scene.notes, "one frame has no other to be consistent with: not refined."))
         with journal.timed("save"):
             first = Step("read", asdict(request.reading), _size_facts(video))
             save(replace(scene, history=(first, *scene.history)), path)
