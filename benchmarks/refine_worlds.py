@@ -87,7 +87,7 @@ def main() -> int:
     """Run the worlds and print their lines."""
     args = _arguments()
     rows = []
-    for name in list(WORLDS)[: args.worlds]:
+    for name in list(WORLDS)[args.first : args.first + args.worlds]:
         rendered = _rendered(WORLDS[name])
         for kind in args.kinds:
             rows.append({"world": name, "kind": kind, **_measured(rendered, kind, tracker=args.tracker)})
@@ -99,7 +99,8 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--worlds", type=int, default=len(WORLDS), help="only the first so many")
+    parser.add_argument("--worlds", type=int, default=len(WORLDS), help="only so many of them")
+    parser.add_argument("--first", type=int, default=0, help="and from this one on")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS), help="only these errors")
     parser.add_argument("--tracker", action="store_true", help="follow points in the images instead of noisy true ones")
     return parser.parse_args()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import cache
 
@@ -21,15 +20,18 @@ from worldline.run.refine import refine
 from worldline.run.refining.depth_fields import FieldSettings, fit_field
 from worldline.run.refining.joint_cameras import CameraSettings, Solved, in_gauge
 from worldline.run.refining.judging import compared
-from worldline.run.refining.sightings import gathered
+from worldline.run.refining.sightings import gathered, projected
 from worldline.scene.observations import Observations, PixelTracks
 from worldline.scene.scene import Scene
-from worldline.scene.store import save
+from worldline.scene.store import load, save
 from worldline.scene.video import Video
 from worldline.synthetic.network_scene import NetworkNoise, network_scene
 from worldline.synthetic.rendering import Rendered
 
-FRAMES, SIZE = 14, (200, 150)
+FRAMES, SIZE = 12, (160, 120)
+SCALE = 1.3
+GOOD = replace(NetworkNoise.good(), scale=SCALE)
+"""A good network that is wrong about how long a metre is."""
 
 
 @cache
@@ -66,8 +68,8 @@ def slipping(px_per_frame: float, *, movers_only: bool) -> PixelTracks:
     return replace(tracks, uv=(tracks.uv + slip[..., None] * np.array([0.8, 0.6])).astype(np.float32))
 
 
-def ate(scene: Scene, path: str = "handheld") -> float:
-    return path_scores(scene.world_from_cam, rendered(path).scene.world_from_cam, alignment="se3").ate_m
+def ate(scene: Scene) -> float:
+    return path_scores(scene.world_from_cam, rendered().scene.world_from_cam).ate_m
 
 
 def depth_error(scene: Scene) -> float:
@@ -76,7 +78,7 @@ def depth_error(scene: Scene) -> float:
 
 def point_error(scene: Scene, *, moving: bool) -> float:
     true = rendered().scene
-    found = static_alignment(scene, true, paired_frames(scene.times_s, true.times_s), kind="se3")
+    found = static_alignment(scene, true, paired_frames(scene.times_s, true.times_s), kind="sim3")
     off = np.linalg.norm(found.apply(scene.tracks.points_world.astype(float)) - true.tracks.points_world, axis=-1)
     return float(off[true.tracks.visible & (true.tracks.moving == moving)].mean())
 
@@ -101,9 +103,9 @@ def test_a_perfect_scene_keeps_every_bit_and_says_why():
 
 
 def test_a_network_s_scene_gets_better_cameras_depth_and_tracks():
-    before, after = start(NetworkNoise.good()), better(NetworkNoise.good())
+    before, after = start(GOOD), better(GOOD)
     assert ate(after) < 0.3 * ate(before)
-    assert depth_error(after) < 0.6 * depth_error(before)
+    assert depth_error(after) < 0.7 * depth_error(before)
     assert point_error(after, moving=True) < 0.9 * point_error(before, moving=True)
     assert point_error(after, moving=False) < 0.6 * point_error(before, moving=False)
     assert outcome(after, "refine cameras")["kept"] == "result"
@@ -134,10 +136,9 @@ def test_one_bad_frame_is_mended_and_the_others_keep_their_cameras():
 
 
 def test_a_camera_that_only_turns_tells_nothing_of_depth():
-    noise = NetworkNoise.good()
-    before, after = start(noise, "rotate"), better(noise, "rotate")
+    before, after = start(GOOD, "rotate"), better(GOOD, "rotate")
     assert np.array_equal(after.depth_z, before.depth_z) and outcome(after, "refine depth")["kept"] == "start"
-    assert ate(after, "rotate") < 0.3 * ate(before, "rotate")
+    assert np.ptp(after.centres_world, axis=0).max() < 0.3 * np.ptp(before.centres_world, axis=0).max()
 
 
 def test_tracks_that_slip_over_movers_are_undone_and_recorded():
@@ -154,29 +155,26 @@ def test_tracks_that_slip_everywhere_are_set_aside_and_told():
     first = next(step for step in after.history if step.name == "refine jointly")
     assert first.outcome["kept"] == "start" and first.outcome["slip_px"] > 0.45
     assert any("slide over the images" in note for note in after.notes)
-    assert ate(after) < 0.002 and depth_error(after) < 0.002
+    assert same_bits(before, after)
 
 
 def test_a_wrong_metric_scale_is_nothing_that_images_can_change():
-    noise = replace(NetworkNoise.good(), scale=1.3)
-    before, after = start(noise), better(noise)
+    before, after = start(GOOD), better(GOOD)
     assert after.metric and after.metric_source == before.metric_source
     assert np.median(np.asarray(after.depth_z) / before.depth_z) == pytest.approx(1, abs=0.01)
     reach = [np.linalg.norm(np.ptp(s.centres_world, axis=0)) for s in (after, rendered().scene)]
-    assert reach[0] / reach[1] == pytest.approx(1.3, rel=0.06)
+    assert reach[0] / reach[1] == pytest.approx(SCALE, rel=0.08)
 
 
 def test_without_images_and_sightings_the_scene_is_as_it_was_and_says_what_it_lacks():
-    before = replace(start(NetworkNoise.good()), image=None)
+    before = replace(start(GOOD), image=None)
     after = refine(before)
     assert same_bits(before, after) and any("give its video" in note for note in after.notes)
 
 
 def test_tracks_that_are_only_the_scene_s_own_are_no_evidence():
-    before = replace(start(NetworkNoise.good()), image=None)
+    before = replace(start(GOOD), image=None)
     own = np.where(before.tracks.visible[..., None], 0, np.nan)
-    from worldline.run.refining.sightings import projected
-
     uv = (projected(before, before.tracks)[0] + own).astype(np.float32)
     blind = replace(before, tracks=replace(before.tracks, uv=uv))
     assert gathered(blind, None, None) is None
@@ -185,25 +183,17 @@ def test_tracks_that_are_only_the_scene_s_own_are_no_evidence():
 
 def test_a_video_of_another_length_is_refused():
     frames = rendered().video.frames
-    with pytest.raises(InputError, match="13 frames, the scene 14"):
+    with pytest.raises(InputError, match="11 frames, the scene 12"):
         refine(start(NetworkNoise()), video=Video(frames[1:], rendered().video.times_s[1:]))
 
 
-def test_the_images_of_the_scene_are_enough():
-    before = start(NetworkNoise.good())
-    after = refine(before)
+def test_the_images_of_the_scene_are_enough_for_the_verb(capsys, tmp_path):
+    folder = save(start(GOOD), tmp_path / "scene")
+    code = main(["refine", str(folder), "-o", str(tmp_path / "out"), "--by-itself", "--no-page", "--quiet"])
+    assert code == 0 and capsys.readouterr().err == ""
+    after = load(tmp_path / "out")
     assert outcome(after, "refine jointly")["sightings"] == "tracks/flow"
-    assert ate(after) < 0.6 * ate(before) and depth_error(after) < 1.02 * depth_error(before)
-
-
-def test_the_verb_refines_a_scene_by_itself(capsys, tmp_path):
-    folder = save(start(NetworkNoise.good()), tmp_path / "scene")
-    code = main(["refine", str(folder), "-o", str(tmp_path / "out"), "--by-itself", "--no-page", "--quiet", "--json"])
-    out, err = capsys.readouterr()
-    assert code == 0 and err == "", err
-    steps = [step["name"] for step in json.loads(out)["history"]] if "history" in json.loads(out) else None
-    assert steps is None or "refine cameras" in steps
-    assert (tmp_path / "out" / "scene").is_dir()
+    assert ate(after) < 0.6 * ate(start(GOOD)) and depth_error(after) < 1.02 * depth_error(start(GOOD))
 
 
 @given(st.integers(0, 10_000), st.floats(0.1, 10))

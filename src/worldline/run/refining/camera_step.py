@@ -33,6 +33,8 @@ _FOCAL = 0.01
 """Relative change of the focal length below which it stays: depth that is bent a little moves it as much."""
 _LEAST_GAIN = 0.7
 """Share of the squared distance to the start that the distance between the halves may have."""
+_SLIPS = 2.0
+"""Times what a shared slip of the tracks does that cameras must be off by."""
 _BAD = 5.0
 """A frame this many times as far from its solution as frames usually are is bad by itself."""
 
@@ -59,16 +61,51 @@ def solved_halves(scene: Scene, found: Sightings, settings: CameraSettings) -> H
 
 
 def refined_cameras(
+    scene: Scene,
+    found: Sightings,
+    solved: Halves,
+    looks: Looks | None,
+    settings: CameraSettings,
+    *,
+    slip_px: float = 0.0,
+) -> Stepped:
+    """The scene with the cameras of the solution: of all frames, of those that are bad by themselves, or of none.
+
+    Args:
+        slip_px: by how much tracks may all be off together; cameras that differ by what this does are left alone.
+    """
+    if _as_good(scene, solved, slip_px):
+        return undone(scene, NAME, "they are as good as tracks can tell", {"slip_px": round(slip_px, 3)})
+    whole = _whole_path(scene, found, solved, looks, settings)
+    if whole.kept or whole.step.outcome["why"] == CONTRADICTED:
+        return whole
+    mended = _with_bad_frames(scene, found, solved, looks, settings)
+    if mended is None:
+        return whole
+    again = _whole_path(mended.scene, found, solved, looks, settings)
+    return done(again.scene, NAME, {**again.step.outcome, **mended.step.outcome}) if again.kept else mended
+
+
+def _as_good(scene: Scene, solved: Halves, slip_px: float) -> bool:
+    """Whether every camera is as near to its solution as a shared slip of the tracks would move it."""
+    start, both = scene.world_from_cam, solved.both.world_from_cam
+    turn = _SLIPS * slip_px / solved.both.focal
+    depth = float(np.median(np.asarray(scene.depth_z[:])[np.asarray(scene.valid[:])][::97]))
+    usual = [float(np.sqrt(values.mean())) for values in (_apart(start, both), _turned(start, both))]
+    return usual[0] < turn * depth and usual[1] < turn
+
+
+def _whole_path(
     scene: Scene, found: Sightings, solved: Halves, looks: Looks | None, settings: CameraSettings
 ) -> Stepped:
-    """The scene with the cameras of the solution, or as it was."""
+    """The cameras of all frames."""
     path, turns = path_verdicts(scene, solved)
     fit = held_out_fit(scene, found, solved, settings)
     outcome = {**path.as_outcome("path"), **turns.as_outcome("rotation"), **fit.as_outcome("held_out_px")}
     better = path.better(ratio=_LEAST_GAIN) or turns.better(ratio=_LEAST_GAIN)
     neither_worse = not path.worse(sigmas=1.0, ratio=1.0) and not turns.worse(sigmas=1.0, ratio=1.0)
     if not (better and neither_worse):
-        return _with_bad_frames(scene, found, solved, looks, settings, outcome)
+        return undone(scene, NAME, "the halves of the tracks do not agree on better ones", outcome)
     if not fit.better(ratio=0.99):
         return undone(scene, NAME, CONTRADICTED, outcome)
     after = with_cameras(scene, solved)
@@ -114,8 +151,8 @@ def with_cameras(scene: Scene, solved: Halves, only: Bool[np.ndarray, "t"] | Non
 
 
 def _with_bad_frames(
-    scene: Scene, found: Sightings, solved: Halves, looks: Looks | None, settings: CameraSettings, outcome: dict
-) -> Stepped:
+    scene: Scene, found: Sightings, solved: Halves, looks: Looks | None, settings: CameraSettings
+) -> Stepped | None:
     """Only the frames that are far off by themselves, each judged by the tracks and the images that see it."""
     start, both = scene.world_from_cam, solved.both.world_from_cam
     off = np.sqrt(_apart(start, both)) / max(float(np.sqrt(np.median(_apart(start, both)))), 1e-12)
@@ -124,11 +161,11 @@ def _with_bad_frames(
     bad = np.flatnonzero((np.maximum(off, turned) > _BAD) & sure)
     mended = [t for t in bad if _mends(scene, found, solved, settings, int(t))]
     if not mended:
-        return undone(scene, NAME, "the halves of the tracks do not agree on better ones", outcome)
+        return None
     after = with_cameras(scene, solved, np.isin(np.arange(len(scene)), mended))
-    if looks is not None and (seen := static_looks(looks, scene, after)).worse():
-        return undone(scene, NAME, "the images contradict the tracks", {**outcome, **seen.as_outcome("images")})
-    return done(after, NAME, {**outcome, "frames": [int(t) for t in mended]})
+    if looks is not None and static_looks(looks, scene, after).worse():
+        return None
+    return done(after, NAME, {"frames": [int(t) for t in mended]})
 
 
 def _mends(scene: Scene, found: Sightings, solved: Halves, settings: CameraSettings, frame: int) -> bool:

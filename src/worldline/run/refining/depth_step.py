@@ -34,6 +34,8 @@ _FEWEST = 200
 """Fewer sightings of points with parallax are no evidence of depth."""
 _SIGMAS, _RATIO = 3.0, 0.85
 """How sure the judges must be, and the share of its error at most that must be left."""
+_BLOCKS_TOLD = 6
+"""Fewer blocks of the image leave too much of it aside."""
 _SLIP = 0.5
 """Share of the error of depth that a slip of all tracks may make up in its place."""
 _ENOUGH = 12
@@ -92,7 +94,8 @@ def refined_depth(
     gate = _agreeing(sides)
     verdict = _verdict(sides, gate)
     outcome |= {**verdict.as_outcome("held_out_pattern"), "blocks": int(gate.sum())}
-    pattern = both.without(scale).fitted(count, patterns) if verdict.better(sigmas=_SIGMAS, ratio=_RATIO) else None
+    told = gate.sum() >= _BLOCKS_TOLD and verdict.better(sigmas=_SIGMAS, ratio=_RATIO)
+    pattern = both.without(scale).fitted(count, patterns) if told else None
     if scale is None and pattern is None:
         return undone(scene, NAME, "held-out points do not lie nearer to corrected depth", outcome)
     after = with_fields(scene, scale, pattern, gate)
@@ -113,10 +116,18 @@ def with_fields(
             fields[t] += scale.over(t, height, width)
         if pattern is not None:
             fields[t] += open_at * pattern.trust(t, height, width) * pattern.over(t, height, width)
+        fields[t] *= _beside_static(scene, t)
     inside = np.concatenate([f[_static(scene, t)][::7] for t, f in enumerate(fields)])
     middle = float(np.median(inside)) if len(inside) else 0.0
     depth_z = np.stack([np.asarray(z) * np.exp(f - middle) for z, f in zip(scene.depth_z, fields, strict=True)])
     return replace(scene, depth_z=depth_z.astype(np.float32))
+
+
+def _beside_static(scene: Scene, frame: int) -> Float[np.ndarray, "h w"]:
+    """1 on what stands still; on movers as much as there is of it around: inside of a large one nobody told."""
+    static = _static(scene, frame)
+    around = cv2.GaussianBlur(static.astype(np.float32), (0, 0), scene.width / 8)
+    return np.where(static, 1.0, np.clip(2 * around - 0.4, 0, 1))
 
 
 def _static(scene: Scene, frame: int) -> np.ndarray:
@@ -144,7 +155,9 @@ def _ratios(scene: Scene, found: Sightings, solved: Solved, slip: float) -> _Rat
     column, row = np.clip(place * BLOCKS, 0, np.array(BLOCKS) - 1).astype(int).T
     cell = row * BLOCKS[0] + column
     block = cell + 1000 * (frame * 4 // max(len(scene), 1))
-    return _Ratios(frame, place, log_ratio[use], doubt[use], cell, block)
+    # path and depth may differ in scale as a whole; patterns must not tell open blocks from closed ones by that
+    middle = float(np.median(log_ratio[use])) if use.any() else 0.0
+    return _Ratios(frame, place, log_ratio[use] - middle, doubt[use], cell, block)
 
 
 def _usable_doubt(log_ratio: np.ndarray, use: np.ndarray, doubt: np.ndarray) -> float:

@@ -63,7 +63,7 @@ def refined_jointly(
     solved = solved_halves(scene, found, settings.cameras)
     done = scene
     if solved is not None:
-        done = _after(done, lambda now: refined_cameras(now, found, solved, looks, settings.cameras))
+        done = _after(done, lambda now: refined_cameras(now, found, solved, looks, settings.cameras, slip_px=slip_px))
     else:
         done = _noted(done, Step("refine cameras", {}, {"kept": "start", "why": "too few static tracks"}))
     contradicted = done.history[-1].outcome.get("why") == CONTRADICTED
@@ -83,19 +83,20 @@ def _evidence(
     scene: Scene, tracks: PixelTracks | None, video: Video | None, looks: Looks | None, journal: Journal | None
 ) -> tuple[Scene, Sightings | None, float]:
     """The scene told what is taken as evidence; sightings, given or our own, that do not slip; how much they may."""
-    for given in (tracks, None) if tracks is not None else (None,):
-        found = gathered(scene, given, video, journal)
-        if found is None:
-            step = Step("refine jointly", {}, {"kept": "start", "why": "no sightings"})
-            return _noted(scene, step, NOTHING_SEEN), None, 0.0
-        slip = float("nan") if looks is None else shared_slip_px(found, looks)
-        outcome = {"sightings": found.source, "tracks": len(found.group), "slip_px": round(slip, 3)}
-        if not slip > MOST_PX:
-            least = OWN_PX if given is None or np.isnan(slip) else LEAST_PX
-            return _noted(scene, Step("refine jointly", {}, outcome)), found, float(np.fmax(slip, least))
-        why = f"the tracks of {found.source} slide over the images by {slip:.1f} px together, so they were set aside."
-        scene = _noted(scene, Step("refine jointly", {}, {**outcome, "kept": "start", "why": "they slip"}), why)
-    return scene, None, 0.0
+    found = gathered(scene, tracks, video, journal)
+    if found is None:
+        step = Step("refine jointly", {}, {"kept": "start", "why": "no sightings"})
+        return _noted(scene, step, NOTHING_SEEN), None, 0.0
+    slip = float("nan") if looks is None else shared_slip_px(found, looks)
+    outcome = {"sightings": found.source, "tracks": len(found.group), "slip_px": round(slip, 3)}
+    if not slip > MOST_PX:
+        least = OWN_PX if tracks is None or np.isnan(slip) else LEAST_PX
+        return _noted(scene, Step("refine jointly", {}, outcome)), found, float(np.fmax(slip, least))
+    why = (
+        f"the tracks of {found.source} slide over the images by {slip:.1f} px together, so nothing was refined by them."
+    )
+    step = Step("refine jointly", {}, {**outcome, "kept": "start", "why": "the tracks slip"})
+    return _noted(scene, step, why), None, 0.0
 
 
 def _after(scene: Scene, step: Callable[[Scene], Stepped]) -> Scene:

@@ -33,8 +33,10 @@ _NEAR = 0.012
 """Share of the image width within which a sighting belongs to a track that starts there."""
 _SMOOTH = 1.0
 """Frames over which what sightings say about a moving track is evened out (standard deviation)."""
-_DRIFTS = 4.0
+_DRIFTS = 6.0
 """Times as large as of still points the squared distance of tracks to the depth maps must be, for tracks to drift."""
+_FIT, _ALIKE = 0.75, 0.93
+"""Share that must be left at most of the distance to sightings, and of the difference in looks, to move them."""
 _WIDE = 0.15
 """Share of the image width beyond which a sighting is of something else."""
 
@@ -102,9 +104,9 @@ def seen_tracks(scene: Scene, found: Sightings, looks: Looks | None) -> Stepped:
     unlike = [np.where(known, _unlike(looks, s, follow.any), np.nan) for s in (scene, changed)]
     seen = compared(unlike[0].ravel(), unlike[1].ravel(), _block_of(scene, tracks))
     outcome = {"tracks": int(follow.any.sum()), **fit.as_outcome("held_out_px"), **seen.as_outcome("images")}
-    if not fit.better():
+    if not fit.better(ratio=_FIT):
         return undone(scene, SEEN, "sightings that were left out do not fit better", outcome)
-    if not seen.better(ratio=0.98):
+    if not seen.better(ratio=_ALIKE):
         return undone(scene, SEEN, "the images do not look more alike there", outcome)
     worse = _mean(unlike[1]) > _mean(unlike[0]) + 1.0
     points = np.where(worse[None, :, None], tracks.points_world, after)
@@ -123,13 +125,13 @@ def deep_tracks(scene: Scene, found: Sightings) -> Stepped:
     outcome = {"times_still": round(ratio, 2)}
     if ratio < _DRIFTS:
         return undone(scene, DEEP, "tracks are off the depth maps no more than still points are", outcome)
-    pull = _smoothed(off, np.isfinite(off)) * (1 - _DRIFTS / 2 / ratio)
+    pull = _smoothed(off, np.isfinite(off)) * (1 - 2 / ratio)
     points = _along_rays(scene, tracks, np.nan_to_num(pull))
     after = replace(scene, tracks=replace(tracks, points_world=points))
     rigid = _rigidity(scene, after, found)
     outcome |= rigid.as_outcome("lengths")
-    if rigid.worse(sigmas=1.5, ratio=1.0):
-        return undone(scene, DEEP, "movers would change their shape", outcome)
+    if not rigid.better(ratio=0.95):
+        return undone(scene, DEEP, "movers would not keep their shape better", outcome)
     return done(after, DEEP, outcome)
 
 

@@ -10,7 +10,7 @@ from worldline.run.refining.sightings import Sightings
 
 MOST_PX = 0.45
 """A shared slip beyond this makes tracks worse than none."""
-LEAST_PX, OWN_PX = 0.1, 0.2
+LEAST_PX, OWN_PX = 0.1, 0.3
 """What tracks are taken to slip at least; our own, held to the images, where the images would not tell."""
 _SAMPLES = 6000
 """Sightings that are looked at, at most."""
