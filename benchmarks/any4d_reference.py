@@ -359,7 +359,7 @@ def _post(reference: dict[str, Tensor], tiny: dict[str, Tensor]) -> dict[str, Te
 
 def loss_errors(inputs: dict[str, Tensor], values: dict[str, dict[str, float]]) -> dict[str, float]:
     """Every value of every criterion, relative to the reference."""
-    from worldline.train.losses import reference_losses
+    from worldline.train.published_terms import reference_losses
 
     made = reference_losses(inputs)
     return {
