@@ -22,7 +22,7 @@ def main() -> int:
     folder = Path(sys.argv[1])
     only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else ""
     worst = 0.0
-    for path in sorted(folder.glob(f"*{only}*.safetensors")):
+    for path in sorted(p for p in folder.glob("*.safetensors") if only in p.stem):
         for line in compare(path):
             print(json.dumps(line), flush=True)
             worst = max(worst, line["error"])
