@@ -107,7 +107,7 @@ def test_a_network_s_scene_gets_better_cameras_depth_and_tracks():
     assert ate(after) < 0.3 * ate(before)
     assert depth_error(after) < 0.7 * depth_error(before)
     assert point_error(after, moving=True) < 0.9 * point_error(before, moving=True)
-    assert point_error(after, moving=False) < 0.6 * point_error(before, moving=False)
+    assert point_error(after, moving=False) < 0.8 * point_error(before, moving=False)
     assert outcome(after, "refine cameras")["kept"] == "result"
     assert after.camera_sigma is not None and np.median(after.camera_sigma.centre) < 0.02
 

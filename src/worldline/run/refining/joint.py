@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def refined_jointly(
     if scene.tracks is None or len(scene.tracks) == 0 or not settings.motion:
         return done
     done = _after(done, lambda now: motion_step.carried_starts(scene, now))
-    done = _after(done, lambda now: motion_step.still_tracks(now, looks))
+    done = _after(done, lambda now: motion_step.still_tracks(now, found, looks))
     done = _after(done, lambda now: motion_step.seen_tracks(now, found, looks))
     return _after(done, lambda now: motion_step.deep_tracks(now, found))
 
@@ -88,7 +89,9 @@ def _evidence(
         step = Step("refine jointly", {}, {"kept": "start", "why": "no sightings"})
         return _noted(scene, step, NOTHING_SEEN), None, 0.0
     slip = float("nan") if looks is None else shared_slip_px(found, looks)
-    outcome = {"sightings": found.source, "tracks": len(found.group), "slip_px": round(slip, 3)}
+    outcome: dict[str, Any] = {"sightings": found.source, "tracks": len(found.group)}
+    if not np.isnan(slip):
+        outcome["slip_px"] = round(slip, 3)
     if not slip > MOST_PX:
         least = OWN_PX if tracks is None or np.isnan(slip) else LEAST_PX
         return _noted(scene, Step("refine jointly", {}, outcome)), found, float(np.fmax(slip, least))

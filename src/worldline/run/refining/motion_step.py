@@ -37,6 +37,8 @@ _DRIFTS = 6.0
 """Times as large as of still points the squared distance of tracks to the depth maps must be, for tracks to drift."""
 _FIT, _ALIKE = 0.75, 0.93
 """Share that must be left at most of the distance to sightings, and of the difference in looks, to move them."""
+_MATTERS = 0.3
+"""Share of the doubt of depth below which it does not matter that still tracks move."""
 _WIDE = 0.15
 """Share of the image width beyond which a sighting is of something else."""
 
@@ -65,7 +67,7 @@ def carried_starts(before: Scene, scene: Scene) -> Stepped:
     return done(replace(scene, tracks=moved), CARRIED, {"tracks": int(tied.sum())})
 
 
-def still_tracks(scene: Scene, looks: Looks | None) -> Stepped:
+def still_tracks(scene: Scene, found: Sightings, looks: Looks | None) -> Stepped:
     """Static tracks held where they start; what looks worse there keeps its way."""
     tracks = scene.tracks
     assert tracks is not None
@@ -76,6 +78,10 @@ def still_tracks(scene: Scene, looks: Looks | None) -> Stepped:
     after = np.where(static[None, :, None], still, tracks.points_world).astype(np.float32)
     if np.array_equal(after, tracks.points_world, equal_nan=True):
         return undone(scene, STILL, "they stand still already")
+    drift = _drift(scene, tracks, after)
+    doubt = _spread(_still_off_map(scene, found)) ** 0.5
+    if drift < _MATTERS * doubt:
+        return undone(scene, STILL, "they move by less than their depth is in doubt", {"drift": round(drift, 4)})
     changed = replace(scene, tracks=replace(tracks, points_world=after))
     unlike = [_unlike(looks, s, static) for s in (scene, changed)]
     verdict = compared(unlike[0].ravel(), unlike[1].ravel(), _block_of(scene, tracks))
@@ -133,6 +139,13 @@ def deep_tracks(scene: Scene, found: Sightings) -> Stepped:
     if not rigid.better(ratio=0.95):
         return undone(scene, DEEP, "movers would not keep their shape better", outcome)
     return done(after, DEEP, outcome)
+
+
+def _drift(scene: Scene, tracks: WorldTracks, after: Float[np.ndarray, "t n 3"]) -> float:
+    """Usual distance between two positions of the tracks that differ, as a share of their depth."""
+    away = np.linalg.norm(after - tracks.points_world, axis=-1) / projected(scene, tracks)[1]
+    away = away[np.isfinite(away) & (away > 0) & tracks.visible]
+    return float(np.median(away)) if len(away) else 0.0
 
 
 def _own(values: Float[np.ndarray, "t n *k"], tracks: WorldTracks) -> Float[np.ndarray, "n *k"]:
@@ -288,7 +301,7 @@ def _still_off_map(scene: Scene, found: Sightings) -> Float[np.ndarray, "m"]:
 
 def _spread(values: Float[np.ndarray, "m"]) -> float:
     """Robust mean square."""
-    return float((1.4826 * np.median(np.abs(values))) ** 2)
+    return float((1.4826 * np.median(np.abs(values))) ** 2) if len(values) else 0.0
 
 
 def _along_rays(scene: Scene, tracks: WorldTracks, pull: Float[np.ndarray, "t n"]) -> Float[np.ndarray, "t n 3"]:
