@@ -16,6 +16,7 @@ from worldline.engines.any4d.config import NetworkConfig
 from worldline.engines.any4d.inputs import Views
 from worldline.engines.any4d.network import Any4D
 from worldline.nets import linear
+from worldline.nets.attention import attend
 from worldline.nets.hashed_weights import fill, hashed_uniform
 from worldline.nets.linear import Linear, half_linear
 
@@ -154,6 +155,20 @@ class TestLinear:
         with torch.inference_mode():
             assert torch.allclose(layer(x), expected, atol=1e-5)
             assert torch.allclose(layer.with_gelu(x), functional.gelu(expected), atol=1e-5)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_attention_is_that_of_torch(self, dtype):
+        q, k, v = (torch.randn(2, 3, n, 8, dtype=dtype) for n in (600, 700, 700))
+        expected = functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
+        with torch.inference_mode():
+            found = attend(q, k, v)
+        assert found.dtype == dtype
+        assert torch.allclose(found.float(), expected, atol=1e-5 if dtype == torch.float32 else 1e-2)
+
+    def test_gradients_flow_through_attention(self):
+        q, k, v = (torch.randn(1, 2, 5, 4, requires_grad=True) for _ in range(3))
+        attend(q, k, v).sum().backward()
+        assert all(x.grad is not None and x.grad.isfinite().all() for x in (q, k, v))
 
     def test_gradients_flow_when_they_are_wanted(self):
         layer, x = Linear(4, 3), torch.randn(5, 4, requires_grad=True)

@@ -18,14 +18,17 @@ class Linear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b m"]:
         x = x.to(self.weight.dtype)
-        return _onednn(x, self.weight, self.bias, "none") if _may_use_onednn(x, self) else super().forward(x)
+        return _onednn(x, self.weight, self.bias, "none") if self._by_onednn(x) else super().forward(x)
 
     def with_gelu(self, x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b m"]:
         """The exact GELU of the result, in one pass over memory where that is possible."""
         x = x.to(self.weight.dtype)
-        if _may_use_onednn(x, self):
+        if self._by_onednn(x):
             return _onednn(x, self.weight, self.bias, "gelu")
         return functional.gelu(super().forward(x))
+
+    def _by_onednn(self, x: Tensor) -> bool:
+        return x.dtype == torch.float32 and may_use_onednn(x, self.weight, self.bias)
 
 
 def half_linear(network: nn.Module) -> None:
@@ -35,16 +38,23 @@ def half_linear(network: nn.Module) -> None:
             module.to(torch.bfloat16)
 
 
-def _may_use_onednn(x: Tensor, layer: nn.Linear) -> bool:
-    if torch.compiler.is_compiling():  # the compiler chooses for itself
+def may_use_onednn(x: Tensor, *parameters: Tensor | None) -> bool:
+    """Whether products of this tensor may go through oneDNN: on a CPU, where nobody wants gradients."""
+    if torch.compiler.is_compiling() or not _HAS_ONEDNN:  # the compiler chooses for itself
         return False
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and layer.weight.dtype == torch.float32
-    wants_gradients = torch.is_grad_enabled() and (x.requires_grad or layer.weight.requires_grad)
-    return plain and not wants_gradients and not torch.is_autocast_enabled("cpu") and _HAS_ONEDNN
+    wanted = torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in (x, *parameters))
+    return x.device.type == "cpu" and not wanted and not torch.is_autocast_enabled("cpu")
+
+
+def product(x: Float[Tensor, "n c"], y: Float[Tensor, "m c"]) -> Float[Tensor, "n m"]:
+    """x y^T of float32 by oneDNN; see `may_use_onednn`."""
+    return _onednn(x, y, None, "none")
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "none" if then == "gelu" else None)
+    return torch.ops.mkldnn._linear_pointwise(
+        x.contiguous(), weight, bias, then, [], "none" if then == "gelu" else None
+    )
 
 
 def _has_onednn() -> bool:

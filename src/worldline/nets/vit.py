@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
+from worldline.nets.attention import attend
 from worldline.nets.linear import Linear
 from worldline.nets.position import resized_table
 
@@ -29,7 +29,7 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         b, n, c = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
-        return self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c))
+        return self.proj(attend(q, k, v).transpose(1, 2).reshape(b, n, c))
 
 
 class Mlp(nn.Module):
