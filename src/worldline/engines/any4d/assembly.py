@@ -93,8 +93,9 @@ def given_from_found(
 ) -> tuple[Sim3, bool]:
     """The similarity that brings cameras to their world, and whether known cameras gave them their scale.
 
-    The world is that of the cameras that are known; without any, the first camera. Of known ones, rotations say how the world is turned, centres where it is; and how large it is, where they are metres, lie apart,
-    and no depth sensor said it before (`metric`).
+    The world is that of the cameras that are known; without any, the first camera. Of known ones, rotations say how the
+    world is turned, centres where it is; and how large it is, where they are metres, lie apart, and no depth sensor
+    said it before (`metric`).
     """
     first = se3.inverse(torch.from_numpy(world_from_cam[0]))
     from_first = Sim3(torch.ones((), dtype=torch.float64), first[:3, :3], first[:3, 3])
