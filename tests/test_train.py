@@ -28,6 +28,7 @@ from worldline.engines.any4d.network import Any4D
 from worldline.errors import FormatError, InputError, OutputError
 from worldline.geometry import camera, pixels, se3
 from worldline.nets.vit import DinoConfig
+from worldline.nets.weights import find
 from worldline.scene.journal import Silent
 from worldline.synthetic.clutter import clutter
 from worldline.synthetic.rendering import Quality, render
@@ -434,7 +435,7 @@ def test_another_recipe_does_not_go_on_with_a_run_and_half_a_state_is_told(folde
 
 
 def test_weights_that_come_out_can_go_in_again(folder: Path):
-    network = load_network(whole(folder).weights, SMALL)
+    network = load_network(find(whole(folder).weights), SMALL)
     assert isinstance(network, nn.Module)
     further = train(replace(RECIPE, steps=1), flat, folder / "further", initial=whole(folder).weights, device="cpu")
     assert further.before == pytest.approx(whole(folder).after, rel=1e-5)

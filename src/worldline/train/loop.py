@@ -161,7 +161,7 @@ def _keep(out: Path, state: RunState, learner: Learner, place: Place) -> None:
 def _result(recipe: Recipe, network: Any4D, state: RunState, batches: Batches, out: Path, place: Place) -> Trained:
     """Weights on the disk, and what they are worth."""
     after = watched(network, recipe, batches, place)
-    told = {"engine": "any4d", "worldline": worldline.__version__, "steps": str(state.step)}
+    told = {"engine": "any4d", "trained_with": f"worldline {worldline.__version__}", "steps": str(state.step)}
     path = save_weights(out, network, told) if place.first else None
     place.wait()
     return Trained(state.first, after, state.step, state.skipped, state.spent_s, path)
