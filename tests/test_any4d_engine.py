@@ -85,7 +85,7 @@ def test_a_network_that_tells_the_truth_gives_the_true_scene(rendered, oracle, w
     assert np.abs(scene.world_from_cam - rendered.scene.world_from_cam).max() < 1e-4
     assert np.allclose(scene.camera.intrinsics, oracle.fit.intrinsics(rendered.world.camera.intrinsics), rtol=1e-3)
     ours = scene.moving[:] > 0
-    assert (ours & moving).sum() / (ours | moving).sum() > 0.6
+    assert (ours & moving).sum() / (ours | moving).sum() > 0.85
 
 
 @pytest.mark.parametrize("window", [12, 5])

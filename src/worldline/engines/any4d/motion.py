@@ -68,15 +68,32 @@ def _moves(said: Said) -> Bool[Tensor, "h w"]:
 def _shown(
     said: Said, intrinsics: Float[Tensor, "v 4"], flow: Float[Tensor, "v h w 3"], moves: Bool[Tensor, "h w"], view: int
 ) -> Bool[Tensor, "h w"]:
-    """Where a view shows the moving points of view 0."""
+    """Where a view shows the moving points of view 0, or something at a place through which view 0 saw."""
     shown = torch.zeros_like(moves)
     points = (said.points(0) + flow[view])[moves]
     if not len(points):
-        return shown
+        return _opened(_appeared(said, intrinsics, view))
     uv, visible = seen(said, intrinsics, points, said.sigma[0][moves], view)
     row, column = pixels.indices(uv[visible], *shown.shape)
     shown[row, column] = True
-    return _closed(shown) & said.there[view]
+    return (_closed(shown) | _opened(_appeared(said, intrinsics, view))) & said.there[view]
+
+
+def _appeared(said: Said, intrinsics: Float[Tensor, "v 4"], view: int) -> Bool[Tensor, "h w"]:
+    """Pixels of a view whose points lie in front of all that view 0 shows around there: then they were elsewhere."""
+    height, width = said.depth_ray.shape[1:]
+    points_cam = se3.apply(
+        se3.inverse(said.window_from_cam[0]).to(said.rays.dtype), said.points(view).reshape(-1, 3)
+    ).view(height, width, 3)
+    uv = project(points_cam, intrinsics[0].to(points_cam.dtype))
+    front = (points_cam[..., 2] > 0) & pixels.inside(uv, height, width, margin=1.0)
+    row, column = pixels.indices(torch.where(front[..., None], uv, torch.zeros_like(uv)), height, width)
+    surface = said.depth_ray[0] * said.rays[0][..., 2]
+    nearest = -functional.max_pool2d(-surface[None, None], 3, 1, 1)[0, 0]
+    doubt = torch.hypot(said.sigma[view], said.sigma[0][row, column])
+    before = 1 - points_cam[..., 2] / nearest[row, column].clamp_min(1e-8)
+    seen_through = said.there[0][row, column] & said.there[view] & front
+    return seen_through & (before > (SIGMAS * doubt).clamp_min(LEAST_BEHIND))
 
 
 def seen(
