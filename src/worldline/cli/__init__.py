@@ -17,7 +17,7 @@ from worldline.errors import WorldlineError
 
 VERBS = {
     "reconstruct": "a video (or a folder of images) in, a 4D scene with a page and stills out",
-    "refine": "make a finished scene better by what is now known: lens, poses, depth, masks, a length",
+    "refine": "make a finished scene better: by its images, or by a lens, poses, depth, masks, a length",
     "compare": "how two scenes of the same clip differ, and in which frames",
     "evaluate": "compare a scene with the truth: cameras, depth, masks, tracks",
     "bench": "methods side by side, from the reports that evaluate wrote",
