@@ -71,7 +71,7 @@ class Config:
     commercial: bool = False
     size: tuple[int, int] | None = None
     window: int = 16
-    shared: int = 4
+    shared: int = 6
     reference: int = 0
     references: tuple[int, ...] = ()
     tracks: int = 12_000
