@@ -35,7 +35,7 @@ _SMOOTH = 1.0
 """Frames over which what sightings say about a moving track is evened out (standard deviation)."""
 _DRIFTS = 6.0
 """Times as large as of still points the squared distance of tracks to the depth maps must be, for tracks to drift."""
-_FIT, _ALIKE = 0.75, 0.93
+_FIT, _ALIKE = 0.6, 0.87
 """Share that must be left at most of the distance to sightings, and of the difference in looks, to move them."""
 _MATTERS = 0.3
 """Share of the doubt of depth below which it does not matter that still tracks move."""
