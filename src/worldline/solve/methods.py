@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from worldline.solve.problem import State, System, Term, squared_norm, tangent_size
@@ -69,6 +69,17 @@ def normal_equations(state: State, terms: Sequence[Term], layout: Layout) -> tup
     like = next(iter(state.values()))
     hessian = like.new_zeros(layout.total, layout.total)
     gradient = like.new_zeros(layout.total)
+    for columns, block, slope in contributions(state, terms, layout):
+        index = columns[:, :, None] * layout.total + columns[:, None, :]
+        hessian.view(-1).index_add_(0, index.reshape(-1), block.reshape(-1))
+        gradient.index_add_(0, columns.reshape(-1), slope.reshape(-1))
+    return hessian, gradient
+
+
+def contributions(
+    state: State, terms: Sequence[Term], layout: Layout
+) -> Iterator[tuple[Int[Tensor, "m k"], Float[Tensor, "m k k"], Float[Tensor, "m k"]]]:
+    """What the residuals of each term add to the normal equations: at which columns, J^T W J there, and J^T W r."""
     for term in terms:
         chosen = [i for i, (name, _) in enumerate(term.uses) if name in layout.start]
         if not chosen:
@@ -78,11 +89,7 @@ def normal_equations(state: State, terms: Sequence[Term], layout: Layout) -> tup
         columns = torch.cat(
             [layout.columns(*term.uses[i], device=residual.device).expand(len(residual), -1) for i in chosen], -1
         )
-        block = products(joint, joint)
-        index = columns[:, :, None] * layout.total + columns[:, None, :]
-        hessian.view(-1).index_add_(0, index.reshape(-1), block.reshape(-1))
-        gradient.index_add_(0, columns.reshape(-1), slopes(joint, residual).reshape(-1))
-    return hessian, gradient
+        yield columns, products(joint, joint), slopes(joint, residual)
 
 
 def weighted(state: State, term: Term) -> tuple[Tensor, list[Tensor]]:

@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix, csc_matrix, diags
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from worldline.solve.methods import Layout, predicted_decrease, products, slopes, weighted
+from worldline.solve.methods import Layout, contributions, predicted_decrease
 from worldline.solve.problem import State, System, Term
 
 
@@ -47,16 +47,8 @@ def normal_equations(state: State, terms: Sequence[Term], layout: Layout) -> tup
     """Gauss-Newton matrix J^T W J, sparse, and gradient J^T W r over all columns of the layout."""
     gradient = next(iter(state.values())).new_zeros(layout.total)
     rows, columns, values = [], [], []
-    for term in terms:
-        chosen = [i for i, (name, _) in enumerate(term.uses) if name in layout.start]
-        if not chosen:
-            continue
-        residual, jacobians = weighted(state, term)
-        joint = torch.cat([jacobians[i] for i in chosen], -1)
-        at = torch.cat([layout.columns(*term.uses[i], device=residual.device).expand(len(residual), -1)
-                        for i in chosen], -1)  # fmt: skip
-        gradient.index_add_(0, at.reshape(-1), slopes(joint, residual).reshape(-1))
-        block = products(joint, joint)
+    for at, block, slope in contributions(state, terms, layout):
+        gradient.index_add_(0, at.reshape(-1), slope.reshape(-1))
         rows.append(at[:, :, None].expand_as(block).flatten().numpy(force=True))
         columns.append(at[:, None, :].expand_as(block).flatten().numpy(force=True))
         values.append(block.double().flatten().numpy(force=True))
