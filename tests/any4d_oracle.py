@@ -34,7 +34,6 @@ class Oracle:
     confidence: float = 200.0
     asked: list[Views] = field(default_factory=list)
     encoded: list[int] = field(default_factory=list)
-    network_config = None
 
     def __post_init__(self) -> None:
         video = self.rendered.video

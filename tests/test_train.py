@@ -23,10 +23,10 @@ from worldline.cli import main
 from worldline.data.sequence import track_truth
 from worldline.engines.any4d.checkpoint import load_network
 from worldline.engines.any4d.config import NetworkConfig
-from worldline.engines.any4d.inputs import rotated
 from worldline.engines.any4d.network import Any4D
 from worldline.errors import FormatError, InputError, OutputError
 from worldline.geometry import camera, pixels, se3
+from worldline.geometry.se3 import turned_xyzw
 from worldline.nets.vit import DinoConfig
 from worldline.nets.weights import find
 from worldline.scene.journal import Silent
@@ -97,7 +97,7 @@ def test_flow_leads_to_where_the_point_is_seen_later():
     known = true.has_flow[1, 0]
     points = true.cleaned().points_world[0, 0] + true.flow[1, 0]
     back = true.quaternion[1, 0] * torch.tensor([-1.0, -1, -1, 1])
-    cam = rotated(back.expand(*points.shape[:2], 4), points - true.translation[1, 0])
+    cam = turned_xyzw(back.expand(*points.shape[:2], 4), points - true.translation[1, 0])
     uv = camera.project(cam[known], torch.from_numpy(world().camera.at(0).copy()).float())
     row, column = pixels.indices(uv, 28, 42)
     inside = pixels.inside(uv, 28, 42) & (cam[known][:, 2] > 0)

@@ -139,6 +139,20 @@ def xyzw_from_wxyz(quaternion: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 4"]:
     return quaternion.roll(-1, -1)
 
 
+def product_xyzw(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
+    """Quaternions (x y z w) one after the other: first b, then a."""
+    (u, s), (v, t) = (a[..., :3], a[..., 3:]), (b[..., :3], b[..., 3:])
+    vector = s * v + t * u + torch.linalg.cross(u, v)
+    return torch.cat([vector, s * t - (u * v).sum(-1, keepdim=True)], -1)
+
+
+def turned_xyzw(q: Float[Tensor, "*n 4"], x: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+    """Vectors turned by unit quaternions (x y z w)."""
+    u = q[..., :3]
+    twice = 2 * torch.linalg.cross(u, x)
+    return x + q[..., 3:] * twice + torch.linalg.cross(u, twice)
+
+
 def nearest_rotation(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
     """The rotation closest in Frobenius norm (SVD, determinant fixed to +1)."""
     u, _, vt = torch.linalg.svd(matrix)

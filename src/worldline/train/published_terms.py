@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from worldline.engines.any4d.inputs import product, rotated
 from worldline.engines.any4d.network import Prediction
+from worldline.geometry.se3 import product_xyzw, turned_xyzw
 from worldline.train import geometry_terms
 from worldline.train.losses import LossConfig, Losses, Weights, losses
 from worldline.train.normalisers import units
@@ -105,8 +105,8 @@ def _truth(inputs: Mapping[str, Tensor]) -> Truth:
     moved = of("camera_pose_trans")
     return Truth(
         rays=rays, has_rays=everywhere, depth=of("depth_along_ray")[..., 0], valid=of("valid_mask"),
-        solid=of("non_ambiguous_mask"), has_solid=everywhere, quaternion=product(back, quaternion),
-        translation=rotated(back, moved - moved[:1]), has_pose=everywhere, flow=torch.zeros_like(rays),
+        solid=of("non_ambiguous_mask"), has_solid=everywhere, quaternion=product_xyzw(back, quaternion),
+        translation=turned_xyzw(back, moved - moved[:1]), has_pose=everywhere, flow=torch.zeros_like(rays),
         has_flow=torch.zeros(rays.shape[:4], dtype=torch.bool), moving=torch.zeros(rays.shape[:4], dtype=torch.bool),
         has_moving=torch.zeros(rays.shape[1], dtype=torch.bool), metric=of("is_metric_scale")[0],
         synthetic=of("is_synthetic")[0],

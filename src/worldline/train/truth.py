@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from worldline.engines.any4d.inputs import rotated
+from worldline.geometry.se3 import turned_xyzw
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def moved(
 ) -> Float[Tensor, "v b h w 3"]:
     """Points of each view in the world: turned by its quaternion (x y z w), then shifted."""
     axes = torch.eye(3, dtype=points_cam.dtype, device=points_cam.device)
-    columns = rotated(
+    columns = turned_xyzw(
         quaternion[..., None, :].expand(*quaternion.shape[:2], 3, 4), axes.expand(*quaternion.shape[:2], 3, 3)
     )
     return (points_cam.flatten(2, 3) @ columns).unflatten(2, points_cam.shape[2:4]) + translation[:, :, None, None]

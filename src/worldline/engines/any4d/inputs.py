@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from worldline.geometry import se3
+
 TINY = 1e-8
 
 
@@ -88,24 +90,10 @@ def pose_codes(
     """Poses in view 0, translations over their mean length, and the log of that length."""
     identity = quaternion.new_tensor([0, 0, 0, 1])
     first = quaternion[:1] * quaternion.new_tensor([-1, -1, -1, 1])
-    turn = torch.where(has_pose[..., None], product(first.expand_as(quaternion), quaternion), identity)
-    shift = rotated(first.expand_as(quaternion), translation - translation[:1])
+    turn = torch.where(has_pose[..., None], se3.product_xyzw(first.expand_as(quaternion), quaternion), identity)
+    shift = se3.turned_xyzw(first.expand_as(quaternion), translation - translation[:1])
     shift = torch.where(has_translation[..., None], shift, torch.zeros_like(shift))
     length = shift.norm(dim=-1)
     mean = (length.sum(0) / ((length > 0).sum(0) + TINY)).clamp_min(TINY)
     log_mean = torch.log(mean + TINY)[None, :, None].expand(len(shift), -1, 1)
     return turn, shift / mean[None, :, None], log_mean
-
-
-def product(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """Quaternions (x y z w) one after the other: first b, then a."""
-    (u, s), (v, t) = (a[..., :3], a[..., 3:]), (b[..., :3], b[..., 3:])
-    vector = s * v + t * u + torch.linalg.cross(u, v)
-    return torch.cat([vector, s * t - (u * v).sum(-1, keepdim=True)], -1)
-
-
-def rotated(q: Float[Tensor, "*n 4"], x: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
-    """Vectors turned by unit quaternions (x y z w)."""
-    u = q[..., :3]
-    twice = 2 * torch.linalg.cross(u, x)
-    return x + q[..., 3:] * twice + torch.linalg.cross(u, twice)

@@ -22,6 +22,7 @@ from torch.nn import functional
 from worldline.engines.any4d import inputs
 from worldline.engines.any4d.config import NetworkConfig
 from worldline.engines.any4d.inputs import Views
+from worldline.geometry import se3
 from worldline.nets.dpt import DptFeatures, DptRegressor
 from worldline.nets.position import resized_table, sine_table
 from worldline.nets.vit import Block, Dino
@@ -190,7 +191,7 @@ class Prediction:
     def points_world(self) -> Float[Tensor, "v b h w 3"]:
         """Of every pixel."""
         q = self.quaternion[:, :, None, None].expand(*self.rays.shape[:4], 4)
-        return inputs.rotated(q, self.rays * self.depth[..., None]) + self.translation[:, :, None, None]
+        return se3.turned_xyzw(q, self.rays * self.depth[..., None]) + self.translation[:, :, None, None]
 
 
 class Raw(NamedTuple):
